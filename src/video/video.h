@@ -1,0 +1,60 @@
+/* From a video path to N RGB frames with their indices and times.
+ *
+ * Takes: a video file (decoded by the separate program lowbeam-decode, the only one that links FFmpeg) or a folder of
+ * PNG/JPEG files (read here, in the byte order of their names). Gives: frames in shared memory.
+ *
+ *     lb_frames_params params = lb_frames_default_params();
+ *     params.n_frames = 8;
+ *     lb_frames *frames;
+ *     if (lb_frames_read("clip.mp4", &params, &frames, &error) == LB_STATUS_OK)
+ *         use(lb_frames_view(frames, 0), frames->index[0], frames->time_s[0]);
+ *     lb_frames_free(frames);
+ */
+#ifndef LB_VIDEO_VIDEO_H
+#define LB_VIDEO_VIDEO_H
+
+#include "image/image.h"
+#include "lowbeam/status.h"
+
+#include <stdbool.h>
+
+typedef struct lb_frames_params {
+    int n_frames;             /* how many, uniformly spread; default 8, at most 1024 */
+    bool bounded;             /* take them from [from_s, to_s] only; default false */
+    double from_s, to_s;      /* seconds; from_s may be -inf and to_s +inf when only one bound is given */
+    double timeout_s;         /* wall time for one frame (decoder without progress); default 20 */
+    size_t max_bytes;         /* of decoded frames together; default 4 GiB */
+    double image_fps;         /* rate that a folder of pictures is taken to have; default 1 */
+    const char *decoder_path; /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
+                                 else in PATH */
+    const volatile bool *cancel; /* when it becomes true the decoder is killed, LB_STATUS_INTERRUPTED; NULL: never */
+} lb_frames_params;
+
+lb_frames_params lb_frames_default_params(void);
+
+typedef struct lb_frames {
+    int n_frames, width, height; /* all frames of one video have one size, rotation applied */
+    int64_t n_total;             /* frames in the video (as decord's len()), or pictures in the folder */
+    double fps;                  /* average rate */
+    const uint8_t *data;         /* [n_frames][height][width][3] RGB */
+    size_t data_bytes;
+    int fd;               /* memfd behind data (offset 0), to be sent to another process; owned by this */
+    int64_t *index;       /* [n_frames] which frame of the video, may repeat */
+    double *time_s;       /* [n_frames] presentation time from the start of the video */
+    double decode_time_s; /* wall time that reading took */
+} lb_frames;
+
+/* The frame indices that the reference takes, see design.md: n_total frames, fps needed when bounded only.
+ * index: [n_frames]. Errors: INVALID_ARGUMENT (n_total or n_frames below 1, an empty bound). */
+lb_status lb_frame_indices(int64_t n_total, double fps, const lb_frames_params *params, int64_t *index,
+                           lb_error *error);
+
+/* Errors, each with the path in front and one cause: NOT_FOUND, IO, FORMAT (not a video, truncated, no video stream),
+ * UNSUPPORTED (codec), TIMEOUT (no progress), OUT_OF_MEMORY, CHILD_DIED (the decoder crashed: the signal's name),
+ * INTERRUPTED. */
+lb_status lb_frames_read(const char *path, const lb_frames_params *params, lb_frames **frames, lb_error *error);
+
+lb_image_view lb_frames_view(const lb_frames *frames, int i);
+void lb_frames_free(lb_frames *frames);
+
+#endif
