@@ -63,8 +63,12 @@ lb_status lb_error_context(lb_error *error, const char *format, ...) {
     va_start(args, format);
     int n = vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof message)
-        snprintf(message + n, sizeof message - (size_t)n, ": %s", error->message);
+    if (n >= 0 && (size_t)n < sizeof message - 3) {
+        size_t used = (size_t)n, room = sizeof message - used - 3, length = strlen(error->message);
+        memcpy(message + used, ": ", 3);
+        memcpy(message + used + 2, error->message, length < room ? length : room);
+        message[used + 2 + (length < room ? length : room)] = 0;
+    }
     memcpy(error->message, message, sizeof message);
     tidy(error->message);
     return error->status;

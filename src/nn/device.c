@@ -1,0 +1,116 @@
+#include "nn/device.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <ggml-backend.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER;
+static char last_error[512];
+static void (*tap_fn)(const char *line, void *user);
+static void *tap_user;
+
+static void route_log(enum ggml_log_level level, const char *text, void *user) {
+    (void)user;
+    static enum ggml_log_level previous = GGML_LOG_LEVEL_INFO;
+    static char line[1024]; /* a line comes in pieces: GGML_LOG_LEVEL_CONT goes on with the last one */
+    pthread_mutex_lock(&log_mutex);
+    if (level == GGML_LOG_LEVEL_CONT)
+        level = previous;
+    previous = level;
+    size_t used = strlen(line);
+    snprintf(line + used, sizeof line - used, "%s", text);
+    size_t length = strlen(line);
+    if (length && (line[length - 1] == '\n' || length == sizeof line - 1)) {
+        if (tap_fn)
+            tap_fn(line, tap_user);
+        while (length && (line[length - 1] == '\n' || line[length - 1] == ' '))
+            line[--length] = 0;
+        if (level == GGML_LOG_LEVEL_ERROR && length)
+            snprintf(last_error, sizeof last_error, "%.511s", line);
+        if (length)
+            lb_log(level >= GGML_LOG_LEVEL_ERROR ? LB_LOG_WARN : LB_LOG_DEBUG, "ggml", "%s", line);
+        line[0] = 0;
+    }
+    pthread_mutex_unlock(&log_mutex);
+}
+
+/* Set by lb_vlm when libllama is used: its logger is another one than ggml's. */
+void lb_nn_route_log(int level, const char *text, void *user);
+void lb_nn_route_log(int level, const char *text, void *user) {
+    route_log((enum ggml_log_level)level, text, user);
+}
+
+const char *lb_nn_last_log_error(void) {
+    static _Thread_local char copy[sizeof last_error];
+    pthread_mutex_lock(&log_mutex);
+    memcpy(copy, last_error, sizeof copy);
+    last_error[0] = 0;
+    pthread_mutex_unlock(&log_mutex);
+    return copy;
+}
+
+void lb_nn_log_tap(void (*fn)(const char *line, void *user), void *user) {
+    pthread_mutex_lock(&log_mutex);
+    tap_fn = fn;
+    tap_user = user;
+    pthread_mutex_unlock(&log_mutex);
+}
+
+static void start_once(void) {
+    ggml_log_set(route_log, NULL);
+    ggml_backend_load_all(); /* backends built as plugins; those linked in are there already */
+}
+
+lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start_once);
+    *device = (lb_device){0};
+    bool automatic = !name || !*name || strcasecmp(name, "auto") == 0;
+    ggml_backend_dev_t found = NULL;
+    char names[512] = "";
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+        const char *dev_name = ggml_backend_dev_name(dev);
+        enum ggml_backend_dev_type type = ggml_backend_dev_type(dev);
+        if (type == GGML_BACKEND_DEVICE_TYPE_ACCEL)
+            continue;
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", dev_name);
+        bool gpu = type == GGML_BACKEND_DEVICE_TYPE_GPU;
+        if (!found && (automatic ? gpu : strcasecmp(name, dev_name) == 0))
+            found = dev;
+    }
+    if (!found && automatic)
+        found = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (!found)
+        return lb_error_set(error, LB_STATUS_NOT_FOUND, "--device %s: there is no such device; there are: %s",
+                            name ? name : "auto", names[0] ? names : "none");
+    device->handle = found;
+    device->is_cpu = ggml_backend_dev_type(found) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
+    snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
+    ggml_backend_dev_memory(found, &device->free_bytes, &device->total_bytes);
+    return LB_STATUS_OK;
+}
+
+size_t lb_device_reserved_bytes(const lb_device *device) {
+    if (!device->is_cpu) {
+        size_t free_bytes = 0, total = 0;
+        ggml_backend_dev_memory(device->handle, &free_bytes, &total);
+        /* the CUDA context exists from the first call on: what is used now is what was found free, less what is */
+        return device->free_bytes > free_bytes ? device->free_bytes - free_bytes : 0;
+    }
+    FILE *statm = fopen("/proc/self/statm", "r");
+    if (!statm)
+        return 0;
+    unsigned long long size = 0, resident = 0;
+    int n = fscanf(statm, "%llu %llu", &size, &resident);
+    fclose(statm);
+    return n == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}

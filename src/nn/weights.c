@@ -1,0 +1,166 @@
+#include "nn/weights.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Where a declared tensor's bytes come from: parts in the mapped file, one after the other, or values of our own. */
+typedef struct source {
+    struct ggml_tensor *tensor;
+    const void *part[3];
+    size_t part_bytes[3];
+    int n_parts;
+    float *values;
+} source;
+
+struct lb_weights {
+    struct ggml_context *ctx;
+    ggml_backend_buffer_t buffer;
+    lb_component component;
+    source *source;
+    size_t n, n_max, bytes;
+};
+
+lb_status lb_weights_begin(lb_weights **out, size_t n_max, lb_error *error) {
+    *out = NULL;
+    lb_weights *weights = calloc(1, sizeof *weights);
+    if (weights) {
+        weights->n_max = n_max;
+        weights->source = calloc(n_max, sizeof *weights->source);
+        weights->ctx =
+            ggml_init((struct ggml_init_params){.mem_size = n_max * ggml_tensor_overhead(), .no_alloc = true});
+    }
+    if (!weights || !weights->source || !weights->ctx) {
+        lb_weights_free(weights);
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the list of %zu tensors", n_max);
+    }
+    *out = weights;
+    return LB_STATUS_OK;
+}
+
+void lb_weights_free(lb_weights *weights) {
+    if (!weights)
+        return;
+    if (weights->buffer)
+        lb_ledger_sub(weights->component, weights->bytes);
+    ggml_backend_buffer_free(weights->buffer);
+    ggml_free(weights->ctx);
+    for (size_t i = 0; weights->source && i < weights->n; i++)
+        free(weights->source[i].values);
+    free(weights->source);
+    free(weights);
+}
+
+static source *declare(lb_weights *weights, const char *name, int type, const int64_t ne[4], lb_status *status,
+                       lb_error *error) {
+    if (weights->n == weights->n_max) {
+        *status = lb_error_set(error, LB_STATUS_INTERNAL, "tensor %s: more than the %zu tensors announced", name,
+                               weights->n_max);
+        return NULL;
+    }
+    source *entry = &weights->source[weights->n++];
+    entry->tensor = ggml_new_tensor_4d(weights->ctx, (enum ggml_type)type, ne[0], ne[1], ne[2], ne[3]);
+    ggml_set_name(entry->tensor, name);
+    return entry;
+}
+
+struct ggml_tensor *lb_weights_add(lb_weights *weights, const lb_gguf *file, const char *name, const int64_t ne[4],
+                                   lb_status *status, lb_error *error) {
+    return lb_weights_add_stacked(weights, file, &name, 1, ne, status, error);
+}
+
+struct ggml_tensor *lb_weights_add_stacked(lb_weights *weights, const lb_gguf *file, const char *const *names,
+                                           int n_names, const int64_t ne[4], lb_status *status, lb_error *error) {
+    if (*status != LB_STATUS_OK)
+        return NULL;
+    lb_gguf_tensor part[3] = {0};
+    for (int i = 0; i < n_names; i++) {
+        if (!lb_gguf_find(file, names[i], &part[i])) {
+            *status = lb_error_set(error, LB_STATUS_FORMAT, "%s: tensor %s is missing", lb_gguf_path(file), names[i]);
+            return NULL;
+        }
+        const int64_t *has = part[i].ne;
+        if (memcmp(has, ne, sizeof part[i].ne) != 0) {
+            *status =
+                lb_error_set(error, LB_STATUS_FORMAT,
+                             "%s: tensor %s is [%lld, %lld, %lld, %lld], expected [%lld, %lld, %lld, %lld] by the "
+                             "header's sizes",
+                             lb_gguf_path(file), names[i], (long long)has[0], (long long)has[1], (long long)has[2],
+                             (long long)has[3], (long long)ne[0], (long long)ne[1], (long long)ne[2], (long long)ne[3]);
+            return NULL;
+        }
+        if (part[i].type != part[0].type) {
+            *status = lb_error_set(error, LB_STATUS_UNSUPPORTED,
+                                   "%s: tensors %s and %s are of different types; convert the file again with one type",
+                                   lb_gguf_path(file), names[0], names[i]);
+            return NULL;
+        }
+    }
+    int64_t stacked[4] = {ne[0], ne[1], ne[2], ne[3]};
+    if (n_names > 1)
+        stacked[ne[1] == 1 ? 0 : 1] *= n_names; /* a vector grows along itself, a matrix by rows */
+    source *entry = declare(weights, names[0], part[0].type, stacked, status, error);
+    if (!entry)
+        return NULL;
+    entry->n_parts = n_names;
+    for (int i = 0; i < n_names; i++) {
+        entry->part[i] = part[i].data;
+        entry->part_bytes[i] = part[i].n_bytes;
+    }
+    return entry->tensor;
+}
+
+struct ggml_tensor *lb_weights_add_values(lb_weights *weights, const char *name, const int64_t ne[4],
+                                          const float *values, lb_status *status, lb_error *error) {
+    if (*status != LB_STATUS_OK)
+        return NULL;
+    size_t bytes = (size_t)(ne[0] * ne[1] * ne[2] * ne[3]) * sizeof *values;
+    float *copy = malloc(bytes);
+    if (!copy) {
+        *status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "tensor %s: no memory for %zu bytes", name, bytes);
+        return NULL;
+    }
+    memcpy(copy, values, bytes);
+    source *entry = declare(weights, name, GGML_TYPE_F32, ne, status, error);
+    if (!entry) {
+        free(copy);
+        return NULL;
+    }
+    entry->values = copy;
+    return entry->tensor;
+}
+
+lb_status lb_weights_load(lb_weights *weights, ggml_backend_t backend, lb_component component, lb_error *error) {
+    weights->buffer = ggml_backend_alloc_ctx_tensors(weights->ctx, backend);
+    if (!weights->buffer) {
+        size_t bytes = 0;
+        for (size_t i = 0; i < weights->n; i++)
+            bytes += ggml_nbytes(weights->source[i].tensor);
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no room for %.2f GiB of %s on %s",
+                            (double)bytes / (1 << 30), lb_component_text(component), ggml_backend_name(backend));
+    }
+    ggml_backend_buffer_set_usage(weights->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    weights->bytes = ggml_backend_buffer_get_size(weights->buffer);
+    weights->component = component;
+    lb_ledger_add(component, weights->bytes);
+    for (size_t i = 0; i < weights->n; i++) {
+        source *entry = &weights->source[i];
+        if (entry->values) {
+            ggml_backend_tensor_set(entry->tensor, entry->values, 0, ggml_nbytes(entry->tensor));
+            free(entry->values);
+            entry->values = NULL;
+            continue;
+        }
+        size_t offset = 0;
+        for (int k = 0; k < entry->n_parts; k++) {
+            ggml_backend_tensor_set(entry->tensor, entry->part[k], offset, entry->part_bytes[k]);
+            offset += entry->part_bytes[k];
+        }
+    }
+    return LB_STATUS_OK;
+}
+
+size_t lb_weights_bytes(const lb_weights *weights) {
+    return weights->bytes;
+}

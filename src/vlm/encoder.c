@@ -1,0 +1,223 @@
+#include "vlm/encoder.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "vlm/encoder_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { N_STAGES = 2 }; /* pixels of the next batch are packed while the device works on this one */
+
+struct lb_encoder {
+    lb_encoder_model model;
+    lb_device device;
+    ggml_backend_t backend;
+    ggml_gallocr_t allocator;
+    size_t compute_bytes; /* as entered into the ledger */
+    bool flash;
+    int tile_batch;
+    lb_pinned stage[N_STAGES];
+    struct ggml_context *graph_ctx; /* of the graph that is allocated now */
+    struct ggml_cgraph *graph;
+    int graph_tiles;
+};
+
+lb_status lb_encoder_read_hparams(const char *path, lb_encoder_hparams *hparams, lb_error *error) {
+    lb_gguf *file;
+    *hparams = (lb_encoder_hparams){0};
+    lb_status status = lb_gguf_open(path, &file, error);
+    if (status == LB_STATUS_OK)
+        status = lb_encoder_hparams_read(file, hparams, error);
+    lb_gguf_close(file);
+    return status;
+}
+
+const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder) {
+    return &encoder->model.hparams;
+}
+
+lb_status lb_pinned_alloc(const lb_device *device, size_t bytes, int component, lb_pinned *pinned, lb_error *error) {
+    *pinned = (lb_pinned){0};
+    ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device->handle);
+    if (!type)
+        type = ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(type, bytes ? bytes : 1);
+    if (!buffer)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no %.1f MiB of host memory for %s",
+                            (double)bytes / (1 << 20), lb_component_text((lb_component)component));
+    *pinned = (lb_pinned){ggml_backend_buffer_get_base(buffer), bytes, buffer, component};
+    lb_ledger_add((lb_component)component, bytes);
+    return LB_STATUS_OK;
+}
+
+void lb_pinned_free(lb_pinned *pinned) {
+    if (pinned->buffer) {
+        lb_ledger_sub((lb_component)pinned->component, pinned->bytes);
+        ggml_backend_buffer_free(pinned->buffer);
+    }
+    *pinned = (lb_pinned){0};
+}
+
+static void set_n_threads(ggml_backend_t backend, int n_threads) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    ggml_backend_set_n_threads_t set =
+        (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    if (set)
+        set(backend, n_threads > 0 ? n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/* Makes the graph for n_tiles the current one. */
+static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
+    if (encoder->graph && encoder->graph_tiles == n_tiles)
+        return LB_STATUS_OK;
+    ggml_free(encoder->graph_ctx);
+    encoder->graph = NULL;
+    encoder->graph_ctx = ggml_init((struct ggml_init_params){
+        .mem_size = 4096 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false), .no_alloc = true});
+    if (!encoder->graph_ctx)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
+    struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash);
+    if (!ggml_gallocr_alloc_graph(encoder->allocator, graph))
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no room on %s for the activations of %d tiles",
+                            encoder->device.name, n_tiles);
+    encoder->graph = graph;
+    encoder->graph_tiles = n_tiles;
+    size_t bytes = ggml_gallocr_get_buffer_size(encoder->allocator, 0);
+    lb_ledger_sub(LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    lb_ledger_add(LB_COMPONENT_VISION_COMPUTE, bytes);
+    encoder->compute_bytes = bytes;
+    return LB_STATUS_OK;
+}
+
+static bool graph_is_supported(lb_encoder *encoder, bool flash) {
+    struct ggml_context *ctx = ggml_init((struct ggml_init_params){
+        .mem_size = 4096 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false), .no_alloc = true});
+    if (!ctx)
+        return false;
+    struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, ctx, 1, flash);
+    bool supported = true;
+    for (int i = 0; i < ggml_graph_n_nodes(graph) && supported; i++)
+        supported = ggml_backend_dev_supports_op(encoder->device.handle, ggml_graph_node(graph, i));
+    ggml_free(ctx);
+    return supported;
+}
+
+lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_encoder **out, lb_error *error) {
+    *out = NULL;
+    lb_gguf *file = NULL;
+    lb_encoder *encoder = calloc(1, sizeof *encoder);
+    lb_status status = encoder ? LB_STATUS_OK : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
+    if (status == LB_STATUS_OK)
+        status = lb_gguf_open(path, &file, error);
+    if (status != LB_STATUS_OK)
+        goto cleanup;
+    encoder->device = params->device;
+    encoder->backend = ggml_backend_dev_init(params->device.handle, NULL);
+    if (!encoder->backend) {
+        status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", params->device.name,
+                              lb_nn_last_log_error());
+        goto cleanup;
+    }
+    set_n_threads(encoder->backend, params->n_threads);
+    status = lb_encoder_model_load(file, encoder->backend, &encoder->model, error);
+    if (status != LB_STATUS_OK)
+        goto cleanup;
+    /* On the CPU plain attention is both exact and, with ggml's kernels, as fast (docs/speed.md); a GPU's flash
+     * attention has kernels for some head sizes only. */
+    encoder->flash = !params->exact && !params->device.is_cpu && graph_is_supported(encoder, true);
+    if (!encoder->flash && !graph_is_supported(encoder, false)) {
+        status = lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: %s lacks an operation that the encoder needs", path,
+                              params->device.name);
+        goto cleanup;
+    }
+    encoder->tile_batch = params->tile_batch > 0 ? params->tile_batch : params->device.is_cpu ? 1 : 4;
+    encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
+    while ((status = use_graph(encoder, encoder->tile_batch, error)) == LB_STATUS_OUT_OF_MEMORY &&
+           encoder->tile_batch > 1)
+        encoder->tile_batch /= 2;
+    const size_t block = ggml_type_size(GGML_TYPE_Q8_0);
+    for (int i = 0; i < N_STAGES && status == LB_STATUS_OK; i++)
+        status = lb_pinned_alloc(&encoder->device,
+                                 block * (size_t)lb_encoder_pixel_blocks(&encoder->model.hparams, encoder->tile_batch),
+                                 LB_COMPONENT_FRAMES, &encoder->stage[i], error);
+cleanup:
+    lb_gguf_close(file);
+    if (status != LB_STATUS_OK)
+        lb_encoder_free(encoder);
+    else
+        *out = encoder;
+    return status;
+}
+
+void lb_encoder_free(lb_encoder *encoder) {
+    if (!encoder)
+        return;
+    for (int i = 0; i < N_STAGES; i++)
+        lb_pinned_free(&encoder->stage[i]);
+    ggml_free(encoder->graph_ctx);
+    if (encoder->allocator)
+        ggml_gallocr_free(encoder->allocator);
+    lb_ledger_sub(LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    lb_weights_free(encoder->model.weights);
+    if (encoder->backend)
+        ggml_backend_free(encoder->backend);
+    free(encoder);
+}
+
+/* 8-bit pixels as q8_0 blocks of scale 1 (f16 0x3C00): value = pixel - 128. The last block is filled with zeros. */
+static void pack_pixels(const uint8_t *pixels, size_t n, uint8_t *blocks) {
+    for (size_t i = 0; i < n; i += 32, blocks += 34) {
+        blocks[0] = 0x00;
+        blocks[1] = 0x3C;
+        size_t m = n - i < 32 ? n - i : 32;
+        for (size_t k = 0; k < m; k++)
+            blocks[2 + k] = pixels[i + k] ^ 0x80;
+        memset(blocks + 2 + m, 0, 32 - m);
+    }
+}
+
+static lb_status check_finite(const float *rows, int n_tiles, size_t per_tile, lb_error *error) {
+    for (int t = 0; t < n_tiles; t++) {
+        float sum = 0; /* a value times zero is zero or, when it is not finite, NaN: one branch a tile */
+        for (size_t i = 0; i < per_tile; i++)
+            sum += rows[(size_t)t * per_tile + i] * 0.0f;
+        if (!(sum == 0.0f))
+            return lb_error_set(error, LB_STATUS_NOT_FINITE, "vision encoder: the embedding of tile %d is not finite",
+                                t);
+    }
+    return LB_STATUS_OK;
+}
+
+lb_status lb_encoder_run(lb_encoder *encoder, const uint8_t *tiles, int n_tiles, float *out, lb_error *error) {
+    const lb_encoder_hparams *hp = &encoder->model.hparams;
+    const size_t tile_bytes = (size_t)hp->image_size * (size_t)hp->image_size * 3;
+    const size_t per_tile = (size_t)hp->n_tokens * (size_t)hp->n_out;
+    lb_status status = LB_STATUS_OK;
+    for (int done = 0, batch = 0; done < n_tiles && status == LB_STATUS_OK; batch++) {
+        int n = n_tiles - done < encoder->tile_batch ? n_tiles - done : encoder->tile_batch;
+        lb_pinned *stage = &encoder->stage[batch % N_STAGES];
+        pack_pixels(tiles + (size_t)done * tile_bytes, (size_t)n * tile_bytes, stage->data);
+        /* everything is queued in order on one stream: the wait is for the stage buffer's former use */
+        if (batch > 0)
+            ggml_backend_synchronize(encoder->backend);
+        status = use_graph(encoder, n, error);
+        if (status != LB_STATUS_OK)
+            break;
+        struct ggml_tensor *pixels = ggml_graph_get_tensor(encoder->graph, "pixels");
+        struct ggml_tensor *rows = ggml_graph_get_tensor(encoder->graph, "embeddings");
+        ggml_backend_tensor_set_async(encoder->backend, pixels, stage->data, 0, ggml_nbytes(pixels));
+        if (ggml_backend_graph_compute_async(encoder->backend, encoder->graph) != GGML_STATUS_SUCCESS)
+            status = lb_error_set(error, LB_STATUS_BACKEND, "vision encoder: %s failed: %s", encoder->device.name,
+                                  lb_nn_last_log_error());
+        else
+            ggml_backend_tensor_get_async(encoder->backend, rows, out + (size_t)done * per_tile, 0,
+                                          (size_t)n * per_tile * sizeof *out);
+        done += n;
+    }
+    ggml_backend_synchronize(encoder->backend);
+    return status == LB_STATUS_OK ? check_finite(out, n_tiles, per_tile, error) : status;
+}
