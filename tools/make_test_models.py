@@ -85,7 +85,8 @@ class Weights:
 
 
 def weights(kind, seed):
-    """Gains are chosen so that attention is neither flat nor one-hot and the logits spread by about 2."""
+    """Gains are chosen so that attention is neither flat nor one-hot, a single changed visual token moves the logits by
+    more than the checks allow, a greedy text does not merely repeat its last token, and the logits spread by about 2."""
     w = Weights(seed)
     size, v_hidden, v_layers, _, v_ff = VISION[kind]
     hidden, layers, heads, kv_heads, head_size, ff = TEXT[kind]
@@ -118,9 +119,9 @@ def weights(kind, seed):
             w.linear(p + f"self_attn.{name}_proj", n_heads * head_size, hidden, 1.3, qkv_bias)
         if kind == "qwen3":
             w.norm(p + "self_attn.q_norm", head_size, False), w.norm(p + "self_attn.k_norm", head_size, False)
-        w.linear(p + "self_attn.o_proj", hidden, heads * head_size, 1.5, 0)
+        w.linear(p + "self_attn.o_proj", hidden, heads * head_size, 3.0, 0)
         w.linear(p + "mlp.gate_proj", ff, hidden, 1.0, 0), w.linear(p + "mlp.up_proj", ff, hidden, 1.0, 0)
-        w.linear(p + "mlp.down_proj", hidden, ff, 1.5, 0)
+        w.linear(p + "mlp.down_proj", hidden, ff, 3.0, 0)
     w.normal("language_model.model.norm.weight", (hidden,), 0.05, 0.3 if kind in ("tiny", "qwen3") else 1.0)
     if kind not in ("tiny", "qwen3"):
         w.normal("language_model.lm_head.weight", (qwen2_vocab.N_VOCAB, hidden), 2.0 / np.sqrt(hidden))
