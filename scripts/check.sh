@@ -1,0 +1,68 @@
+#!/bin/bash
+# The checks against the originals: check.sh FOLDER RESULTS. Runs each tests/checks/check_*.py in a virtual environment
+# of their own and appends "pass NAME", "fail NAME" or "skip NAME: reason" to RESULTS. A check gets the options that it
+# names: --build FOLDER, --lowbeam PROGRAM, --models FOLDER, --llama-cpp FOLDER. Exit status 77 of a check: skipped.
+. "$(dirname "$0")/common.sh"
+cd "$LOWBEAM_TOP"
+folder=$1
+results=$2
+shopt -s nullglob
+checks=(tests/checks/check_*.py)
+
+skip_all() {
+    for check in "${checks[@]}"; do
+        echo "skip $(basename "$check" .py): $1" >>"$results"
+    done
+    exit 0
+}
+python=$(scripts/checks_venv.sh) ||
+    skip_all "the Python packages could not be installed, see $LOWBEAM_CACHE/log"
+source=$(scripts/llama_source.sh) ||
+    skip_all "llama.cpp's sources could not be fetched, see $LOWBEAM_CACHE/log"
+export LOWBEAM_LLAMA_SRC=$source
+
+# Small random models in the published layout, made again when a script that makes them changes.
+models=$LOWBEAM_CACHE/check-models-$(cat tools/*.py scripts/requirements-checks.txt | sha256sum | cut -c1-8)
+make_models() {
+    rm -rf "$models.partial"
+    for kind in small tiny qwen3 6b; do
+        "$python" tools/make_test_models.py "$models.partial/$kind" --llama-cpp "$source" --kind $kind || return 1
+    done
+    mv "$models.partial" "$models"
+}
+if [ ! -d "$models" ]; then
+    lock_cache check-models
+    if [ ! -d "$models" ] && ! step "making small random models" "$folder/log/models.log" make_models; then
+        for check in "${checks[@]}"; do
+            echo "fail $(basename "$check" .py): its models could not be made, see $folder/log/models.log" >>"$results"
+        done
+        exit 0
+    fi
+fi
+
+for check in "${checks[@]}"; do
+    name=$(basename "$check" .py)
+    options=()
+    while read -r option value; do
+        if grep -qE "[\"']$option[\"']" "$check"; then
+            options+=("$option" "$value")
+        fi
+    done <<END
+--build $folder
+--lowbeam $folder/lowbeam
+--models $models
+--llama-cpp $source
+END
+    log=$folder/log/$name.log
+    status=0
+    step "$name" "$log" "$python" "$check" "${options[@]}" || status=$?
+    case $status in
+    0)
+        echo "pass $name" >>"$results"
+        # Each check's last line tells its largest error.
+        echo "    $(tail -n 1 "$log")"
+        ;;
+    77) echo "skip $name: $(tail -n 1 "$log")" >>"$results" ;;
+    *) echo "fail $name: see $log" >>"$results" ;;
+    esac
+done
