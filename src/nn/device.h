@@ -29,11 +29,4 @@ lb_status lb_device_find(const char *name, lb_device *device, lb_error *error);
  * make it wrong); on the CPU the process's resident memory. */
 size_t lb_device_reserved_bytes(const lb_device *device);
 
-/* The last line that ggml or llama.cpp logged as an error since the last call, "" when none: the cause to put into an
- * lb_error when one of their calls failed. Good until the next call, of the calling thread. */
-const char *lb_nn_last_log_error(void);
-
-/* Calls fn with every line that ggml or llama.cpp logs (its text, with newline) until it is set to NULL. */
-void lb_nn_log_tap(void (*fn)(const char *line, void *user), void *user);
-
 #endif

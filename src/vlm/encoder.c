@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/time.h"
+#include "nn/log.h"
 #include "vlm/encoder_internal.h"
 
 #include <math.h>
@@ -38,6 +38,10 @@ lb_status lb_encoder_read_hparams(const char *path, lb_encoder_hparams *hparams,
 
 const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder) {
     return &encoder->model.hparams;
+}
+
+int lb_encoder_tile_batch(const lb_encoder *encoder) {
+    return encoder->tile_batch;
 }
 
 lb_status lb_pinned_alloc(const lb_device *device, size_t bytes, int component, lb_pinned *pinned, lb_error *error) {

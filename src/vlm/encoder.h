@@ -49,6 +49,7 @@ lb_status lb_encoder_read_hparams(const char *path, lb_encoder_hparams *hparams,
 lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_encoder **encoder, lb_error *error);
 
 const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder);
+int lb_encoder_tile_batch(const lb_encoder *encoder); /* tiles in one graph, as memory allowed */
 
 /* tiles: [n_tiles][image_size][image_size][3]. out: [n_tiles][n_tokens][n_out] (n_out fastest), best in pinned memory
  * (lb_pinned_alloc). Errors: BACKEND, NOT_FINITE (names the tile). */

@@ -1,0 +1,101 @@
+/* The narrow door to an engine that runs the vision-language model. Behind it today: the ggml encoder and libllama.
+ *
+ * In: 8-bit tiles and token ids, on the host. Out: opaque handles of embeddings and of an evaluated prefix, rows of
+ * logits, tokens. Tokenizer, template, letters and batching stand outside. No ggml or llama type passes.
+ *
+ *     lb_vlm *vlm;
+ *     lb_vlm_open(&params, &vlm, &error);
+ *     lb_embeddings *pictures;
+ *     lb_vlm_encode(vlm, tiles, n_tiles, &pictures, &error);              // once a video
+ *     lb_vlm_reserve(vlm, n_prefix + n_questions * (n_suffix + n_new), &error);
+ *     lb_vlm_prefix(vlm, tokens, n_prefix, pictures, &error);             // once a video
+ *     lb_vlm_answer(vlm, asks, n_questions, pictures, replies, &error);   // all its questions in one batch
+ *
+ * A token sequence is int32: an id of the vocabulary, or LB_TOKEN_VISUAL, which stands for the next row of the video's
+ * embeddings.
+ */
+#ifndef LB_VLM_VLM_H
+#define LB_VLM_VLM_H
+
+#include "lowbeam/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LB_TOKEN_VISUAL = -1 };
+
+typedef struct lb_vlm lb_vlm;
+typedef struct lb_embeddings lb_embeddings;
+
+typedef struct lb_vlm_params {
+    const char *model_path;  /* language model, GGUF (the first file of a split one) */
+    const char *mmproj_path; /* vision encoder and projector, GGUF */
+    const char *device;      /* "auto" (default), "cpu", "cuda0" */
+    int n_threads;           /* CPU work; 0: one a core */
+    bool exact;              /* f32 KV cache and attention instead of f16 and flash attention; default false */
+    int tile_batch;          /* most tiles in one graph; 0: chosen */
+    int n_ubatch;            /* most tokens in one evaluation; default 512 */
+    int n_parallel;          /* most questions in one batch; default 8 */
+} lb_vlm_params;
+
+lb_vlm_params lb_vlm_default_params(void);
+
+typedef struct lb_vlm_info {
+    int image_size; /* pixels a side of a tile */
+    int tokens_per_tile;
+    int n_embd, n_vocab;
+    int n_ctx_train; /* positions that the model was made for: the longest prompt with its answer */
+    int n_parallel;
+    int largest_tile_batch;
+    char device[64], device_description[128];
+    char architecture[64];
+} lb_vlm_info;
+
+/* Loads both parts. Errors, each one line that names the file: NOT_FOUND, FORMAT (not GGUF, truncated), UNSUPPORTED
+ * (another architecture, an encoder of another kind, embedding sizes that do not belong together), OUT_OF_MEMORY,
+ * BACKEND. Memory on the device: the weights but for the token embeddings, which stay in the mapped file; the encoder's
+ * activations; see lb_vlm_reserve for the rest. */
+lb_status lb_vlm_open(const lb_vlm_params *params, lb_vlm **vlm, lb_error *error);
+const lb_vlm_info *lb_vlm_get_info(const lb_vlm *vlm);
+void lb_vlm_free(lb_vlm *vlm);
+
+/* Bytes on the device now: what the ledger holds, and what the process (on a GPU: everything on the card) took. */
+void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved);
+
+/* tiles: [n_tiles][image_size][image_size][3]. The rows lie in pinned host memory. */
+lb_status lb_vlm_encode(lb_vlm *vlm, const uint8_t *tiles, int n_tiles, lb_embeddings **embeddings, lb_error *error);
+int64_t lb_embeddings_n_rows(const lb_embeddings *embeddings);
+const float *lb_embeddings_rows(const lb_embeddings *embeddings); /* [n_rows][n_embd], good until it is freed */
+void lb_embeddings_free(lb_embeddings *embeddings);
+
+/* Makes room for n_cells tokens in the KV cache; what was evaluated is forgotten when it has to grow.
+ * Errors: OUT_OF_MEMORY. Memory: n_cells * n_layer * (k + v) bytes, and activations for one n_ubatch. */
+lb_status lb_vlm_reserve(lb_vlm *vlm, int n_cells, lb_error *error);
+
+/* Evaluates tokens as the prefix that the answers to come share; replaces the former prefix, keeping what both begin
+ * with when pictures are the same. n 0 forgets it. Errors: DOES_NOT_FIT (above what was reserved), BACKEND. */
+lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embeddings *pictures, lb_error *error);
+
+typedef struct lb_vlm_ask {
+    const int32_t *tokens; /* [n_tokens] the whole prompt; it begins with the prefix, which is not evaluated again */
+    int n_tokens;          /* longer than the prefix */
+    int n_new_max;         /* most tokens to generate; 0: only the logits of the first */
+} lb_vlm_ask;
+
+typedef struct lb_vlm_reply {
+    int32_t *token; /* [n_tokens] generated, without the stop token; caller frees */
+    int n_tokens;
+    float *logits; /* [n_vocab] at the first answer token; caller frees */
+    bool stopped;  /* by a stop token (else by n_new_max) */
+} lb_vlm_reply;
+
+/* Greedy: the token of the highest logit, the lower id winning. stop: [n_stop] ids that end an answer (the end tokens
+ * of the file's vocabulary do so as well). All asks go in batches of at most n_parallel together. Errors: DOES_NOT_FIT,
+ * BACKEND, NOT_FINITE (logits), OUT_OF_MEMORY; replies are freed and zero then. */
+lb_status lb_vlm_answer(lb_vlm *vlm, const lb_vlm_ask *asks, int n_asks, const lb_embeddings *pictures,
+                        const int32_t *stop, int n_stop, lb_vlm_reply *replies, double *prompt_s, double *generate_s,
+                        lb_error *error);
+void lb_vlm_reply_free(lb_vlm_reply *reply);
+
+#endif
