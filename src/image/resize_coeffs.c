@@ -1,6 +1,5 @@
 /* Weights of a resize, computed as Pillow's Resample.c (precompute_coeffs, normalize_coeffs_8bpc) computes them: the
- * same double operations in the same order, so that the rounded integers are the same. Compile without contraction
- * into fused multiply-add (GCC's and Clang's -std=c11) and without -ffast-math. */
+ * same double operations in the same order, so that the rounded integers are the same. */
 #include "image/resize_internal.h"
 
 #include "base/error.h"
@@ -9,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* No fused multiply-add: it rounds once where Pillow's build rounds twice. GCC keeps to that with -std=c11. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
 #ifdef __FAST_MATH__
 #error "resize_coeffs.c must give Pillow's doubles: build it without -ffast-math"
 #endif
