@@ -3,6 +3,8 @@
 # From the environment: CUDA=1 and CUDA_ARCHS, LLAMA_PREFIX or CMAKE_PREFIX_PATH (an installed llama.cpp).
 . "$(dirname "$0")/common.sh"
 cd "$LOWBEAM_TOP"
+# The make that called this is not the one that builds.
+unset MAKEFLAGS MAKELEVEL MFLAGS
 folder=$1
 shift
 

@@ -27,7 +27,8 @@ if [ "$cuda" ]; then
             tr -d . | sort -un | paste -sd ';' || true)
     fi
     archs=$(tr ', ' ';;' <<<"${archs:-80;86;89;90}")
-    arguments+=" -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$archs"
+    # lowbeam has one process a card: without NCCL, which ggml would link wherever the toolkit happens to have it.
+    arguments+=" -DGGML_CUDA=ON -DGGML_CUDA_NCCL=OFF -DCMAKE_CUDA_ARCHITECTURES=$archs"
     options=cuda-${archs//;/-}
     job_kb=4000000
 fi

@@ -1,10 +1,13 @@
 #!/bin/bash
 # Installs the Debian packages that are missing, with apt-get; nothing is asked of the network when all are there.
+#   setup.sh           what the build and the C tests need
+#   setup.sh --checks  the ffmpeg program as well, with which the checks of the frames make their clips
 . "$(dirname "$0")/common.sh"
 
 packages=(gcc g++ libc6-dev make cmake ninja-build pkg-config python3 python3-pip python3-venv
     libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libseccomp-dev
     libjansson-dev libsqlite3-dev libutf8proc-dev libpng-dev libjpeg62-turbo-dev libcmocka-dev)
+[ "${1:-}" != --checks ] || packages+=(ffmpeg)
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     echo "lowbeam: not a Debian system, so nothing is installed; needed are: ${packages[*]}" >&2
@@ -13,7 +16,6 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-    # A name that another package provides counts as installed by the package that Debian 12 has under that name only.
     state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$state" = installed ] || missing+=("$package")
 done
