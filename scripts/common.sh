@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: where things are kept, and steps that show one line and keep a log.
 set -euo pipefail
 LOWBEAM_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
