@@ -8,8 +8,8 @@
 #include <string.h>
 
 const lb_resize_kernels *lb_resize_kernels_best(void) {
-    const lb_resize_kernels *avx2 = lb_resize_kernels_avx2();
-    return avx2 ? avx2 : &lb_resize_kernels_scalar;
+    const lb_resize_kernels *avx512 = lb_resize_kernels_avx512(), *avx2 = lb_resize_kernels_avx2();
+    return avx512 ? avx512 : avx2 ? avx2 : &lb_resize_kernels_scalar;
 }
 
 /* One call's work: what both orders of the passes need. */

@@ -76,59 +76,57 @@ INLINE_AVX2 void store_pixel(uint8_t *out, int value) {
     memcpy(out, &value, 4); /* the fourth byte is zero; the next pixel overwrites it */
 }
 
-/* Two rows to a register, one in each half; a half holds red, green, blue and nothing in its four 32-bit lanes. */
-AVX2 static void horizontal(const lb_resize_axis *axis, const uint8_t *const rows[LB_RESIZE_ROWS], uint8_t *out,
-                            size_t out_stride) {
+/* Adds two pixels' worth of taps of two rows: pixels as load_two leaves them, weights as broadcast_pair does. */
+INLINE_AVX2 void add_taps(__m256i pixels, __m256i order, __m256i weight_high, __m256i weight_low, __m256i *high,
+                          __m256i *low) {
+    const __m256i pairs = _mm256_shuffle_epi8(pixels, order);
+    *high = _mm256_add_epi32(*high, _mm256_madd_epi16(pairs, weight_high));
+    *low = _mm256_add_epi32(*low, _mm256_madd_epi16(pairs, weight_low));
+}
+
+/* Four rows, two to a register, one in each half; a half holds red, green, blue and nothing in its four 32-bit lanes.
+ * More rows at once would not fit the 16 registers. */
+INLINE_AVX2 void horizontal_4(const lb_resize_axis *axis, const uint8_t *const rows[4], uint8_t *out,
+                              size_t out_stride) {
     /* Bytes r0 g0 b0 r1 g1 b1 ... to 16-bit r0 r1, g0 g1, b0 b1, 0 0; then the same for pixels 2 and 3. */
-    const __m256i first_pair =
+    const __m256i order_01 =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
-    const __m256i second_pair =
+    const __m256i order_23 =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+    const __m256i zero = _mm256_setzero_si256();
     for (int x = 0; x < axis->n_out; x++, out += 3) {
         const int16_t *split = axis->split + (size_t)x * 4 * axis->pairs;
         const int pairs = (axis->n_taps[x] + 1) / 2;
         size_t at = 3 * (size_t)axis->start[x];
-        __m256i high[4], low[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            high[i] = low[i] = _mm256_setzero_si256();
+        __m256i high_a = zero, low_a = zero, high_b = zero, low_b = zero;
         for (int pair = 0; pair + 2 <= pairs; pair += 2, at += 12, split += 8) {
-            const __m256i high_0 = broadcast_pair(split), low_0 = broadcast_pair(split + 2);
-            const __m256i high_1 = broadcast_pair(split + 4), low_1 = broadcast_pair(split + 6);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                const __m256i pixels = load_two(rows[2 * i] + at, rows[2 * i + 1] + at);
-                const __m256i p0 = _mm256_shuffle_epi8(pixels, first_pair);
-                const __m256i p1 = _mm256_shuffle_epi8(pixels, second_pair);
-                high[i] = _mm256_add_epi32(high[i], _mm256_madd_epi16(p0, high_0));
-                low[i] = _mm256_add_epi32(low[i], _mm256_madd_epi16(p0, low_0));
-                high[i] = _mm256_add_epi32(high[i], _mm256_madd_epi16(p1, high_1));
-                low[i] = _mm256_add_epi32(low[i], _mm256_madd_epi16(p1, low_1));
-            }
+            const __m256i high_01 = broadcast_pair(split), low_01 = broadcast_pair(split + 2);
+            const __m256i high_23 = broadcast_pair(split + 4), low_23 = broadcast_pair(split + 6);
+            const __m256i a = load_two(rows[0] + at, rows[1] + at), b = load_two(rows[2] + at, rows[3] + at);
+            add_taps(a, order_01, high_01, low_01, &high_a, &low_a);
+            add_taps(b, order_01, high_01, low_01, &high_b, &low_b);
+            add_taps(a, order_23, high_23, low_23, &high_a, &low_a);
+            add_taps(b, order_23, high_23, low_23, &high_b, &low_b);
         }
         if (pairs % 2) {
-            const __m256i high_0 = broadcast_pair(split), low_0 = broadcast_pair(split + 2);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                const __m256i p0 =
-                    _mm256_shuffle_epi8(load_two_halves(rows[2 * i] + at, rows[2 * i + 1] + at), first_pair);
-                high[i] = _mm256_add_epi32(high[i], _mm256_madd_epi16(p0, high_0));
-                low[i] = _mm256_add_epi32(low[i], _mm256_madd_epi16(p0, low_0));
-            }
+            const __m256i high_01 = broadcast_pair(split), low_01 = broadcast_pair(split + 2);
+            add_taps(load_two_halves(rows[0] + at, rows[1] + at), order_01, high_01, low_01, &high_a, &low_a);
+            add_taps(load_two_halves(rows[2] + at, rows[3] + at), order_01, high_01, low_01, &high_b, &low_b);
         }
-        const __m256i rows_0123 = _mm256_packs_epi32(finish(high[0], low[0]), finish(high[1], low[1]));
-        const __m256i rows_4567 = _mm256_packs_epi32(finish(high[2], low[2]), finish(high[3], low[3]));
-        const __m256i bytes = _mm256_packus_epi16(rows_0123, rows_4567); /* rows 0 2 4 6 | 1 3 5 7 */
+        const __m256i words = _mm256_packs_epi32(finish(high_a, low_a), finish(high_b, low_b));
+        const __m256i bytes = _mm256_packus_epi16(words, words); /* rows 0 2 0 2 | 1 3 1 3 */
         const __m128i even = _mm256_castsi256_si128(bytes), odd = _mm256_extracti128_si256(bytes, 1);
         store_pixel(out, _mm_cvtsi128_si32(even));
         store_pixel(out + out_stride, _mm_cvtsi128_si32(odd));
         store_pixel(out + 2 * out_stride, _mm_extract_epi32(even, 1));
         store_pixel(out + 3 * out_stride, _mm_extract_epi32(odd, 1));
-        store_pixel(out + 4 * out_stride, _mm_extract_epi32(even, 2));
-        store_pixel(out + 5 * out_stride, _mm_extract_epi32(odd, 2));
-        store_pixel(out + 6 * out_stride, _mm_extract_epi32(even, 3));
-        store_pixel(out + 7 * out_stride, _mm_extract_epi32(odd, 3));
     }
+}
+
+AVX2 static void horizontal(const lb_resize_axis *axis, const uint8_t *const rows[LB_RESIZE_ROWS], uint8_t *out,
+                            size_t out_stride) {
+    for (int row = 0; row < LB_RESIZE_ROWS; row += 4)
+        horizontal_4(axis, rows + row, out + (size_t)row * out_stride, out_stride);
 }
 
 static const lb_resize_kernels kernels_avx2 = {.name = "avx2", .vertical = vertical, .horizontal = horizontal};

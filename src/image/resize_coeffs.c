@@ -45,11 +45,19 @@ static int clamp_position(double position, int size) {
     return position < size ? (int)position : size;
 }
 
+/* |coefficient| < 1.2 * 2^22: the highest parts fit their types. */
 static void set_coefficient(lb_resize_axis *axis, int i, int tap, int32_t coefficient) {
-    size_t pair = (size_t)i * axis->pairs + (size_t)(tap / 2);
-    axis->coeff[2 * pair + (size_t)(tap & 1)] = coefficient;
-    axis->split[4 * pair + (size_t)(tap & 1)] = (int16_t)(coefficient >> 8); /* |coefficient| < 1.2 * 2^22 */
-    axis->split[4 * pair + 2 + (size_t)(tap & 1)] = (int16_t)(coefficient & 255);
+    const size_t in_pair = (size_t)(tap & 1), in_quad = (size_t)(tap & 3);
+    const size_t pair = (size_t)i * axis->pairs + (size_t)(tap / 2), quad = (size_t)i * axis->quads + (size_t)(tap / 4);
+    axis->coeff[2 * pair + in_pair] = coefficient;
+    axis->split[4 * pair + in_pair] = (int16_t)(coefficient >> 8);
+    axis->split[4 * pair + 2 + in_pair] = (int16_t)(coefficient & 255);
+
+    const int32_t low = ((coefficient + 128) & 255) - 128, rest = (coefficient - low) / 256;
+    const int32_t middle = ((rest + 128) & 255) - 128, high = (rest - middle) / 256;
+    axis->digits[12 * quad + in_quad] = (int8_t)low;
+    axis->digits[12 * quad + 4 + in_quad] = (int8_t)middle;
+    axis->digits[12 * quad + 8 + in_quad] = (int8_t)high;
 }
 
 lb_status lb_resize_axis_init(lb_resize_axis *axis, long long box_start, int box_size, int frame_size, int n_out,
@@ -98,10 +106,12 @@ lb_status lb_resize_axis_init(lb_resize_axis *axis, long long box_start, int box
     }
     axis->pairs = (axis->max_taps + 1) / 2;
     const size_t n_pairs = (size_t)n_out * (size_t)(axis->pairs ? axis->pairs : 1);
+    axis->quads = (axis->max_taps + 3) / 4;
+    axis->digits = calloc((size_t)n_out * (size_t)(axis->quads ? axis->quads : 1), 12 * sizeof *axis->digits);
     axis->coeff = calloc(n_pairs, 2 * sizeof *axis->coeff);
     axis->split = calloc(n_pairs, 4 * sizeof *axis->split);
     weights = calloc((size_t)max_box_taps, sizeof *weights);
-    if (!axis->coeff || !axis->split || !weights)
+    if (!axis->coeff || !axis->split || !axis->digits || !weights)
         goto out_of_memory;
 
     for (int i = 0; i < n_out; i++) {
@@ -136,19 +146,16 @@ void lb_resize_axis_free(lb_resize_axis *axis) {
     free(axis->n_taps);
     free(axis->coeff);
     free(axis->split);
+    free(axis->digits);
     *axis = (lb_resize_axis){0};
 }
 
 size_t lb_resize_read_end(const lb_resize_axis *axis) {
     size_t end = 0;
     for (int i = 0; i < axis->n_out; i++) {
-        /* 16 bytes at a time for four taps, 8 for the last two of an odd number of pairs. */
-        const size_t pairs = (size_t)(axis->n_taps[i] + 1) / 2, start = 3 * (size_t)axis->start[i];
-        size_t reads = 0;
-        if (pairs >= 2)
-            reads = start + 6 * (pairs / 2 * 2 - 2) + 16;
-        if (pairs % 2)
-            reads = start + 6 * (pairs - 1) + 8 > reads ? start + 6 * (pairs - 1) + 8 : reads;
+        /* At most 16 bytes for each four taps, of which 12 are used. */
+        const size_t quads = (size_t)(axis->n_taps[i] + 3) / 4;
+        const size_t reads = quads ? 3 * (size_t)axis->start[i] + 12 * (quads - 1) + 16 : 0;
         if (reads > end)
             end = reads;
     }

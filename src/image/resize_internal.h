@@ -1,5 +1,5 @@
 /* The two passes of a resize, as the driver (resize.c), the coefficients (resize_coeffs.c) and the kernels
- * (resize_scalar.c, resize_avx2.c) share them. tiles.h is the door for everybody else.
+ * (resize_scalar.c, resize_avx2.c, resize_avx512.c) share them. tiles.h is the door for everybody else.
  *
  * Pillow computes each pass as  byte = clip((2^21 + sum(pixel * coefficient)) >> 22)  with coefficients of 22 fraction
  * bits and int32 sums. Integer sums have no order, so any kernel that loses no bit gives Pillow's bytes.
@@ -33,6 +33,10 @@ typedef struct lb_resize_axis {
     /* [n_out][pairs][4]: the same coefficients as two 16-bit halves, high a, high b, low a, low b, with
      * coefficient = high * 256 + low and 0 <= low < 256: products and sums of both halves are exact in pmaddwd. */
     int16_t *split;
+    int quads; /* groups of four coefficients stored per output position: (max_taps + 3) / 4 */
+    /* [n_out][quads][3][4]: the same coefficients as three signed digits to the base 256, low ones first, of four taps
+     * each: coefficient = high * 65536 + middle * 256 + low, for vpdpbusd. */
+    int8_t *digits;
 } lb_resize_axis;
 
 /* box_start, box_size: the part of the frame's axis to be resized to n_out, allowed to reach outside 0..frame_size-1;
@@ -59,7 +63,9 @@ typedef struct lb_resize_kernels {
 size_t lb_resize_read_end(const lb_resize_axis *axis);
 
 extern const lb_resize_kernels lb_resize_kernels_scalar;
-const lb_resize_kernels *lb_resize_kernels_avx2(void); /* NULL where the CPU or the compiler has no AVX2 */
+/* NULL where the CPU or the compiler has them not. */
+const lb_resize_kernels *lb_resize_kernels_avx2(void);
+const lb_resize_kernels *lb_resize_kernels_avx512(void);
 const lb_resize_kernels *lb_resize_kernels_best(void);
 
 /* Which pass is first. It shows, since each pass rounds to bytes. */

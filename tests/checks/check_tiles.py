@@ -24,7 +24,8 @@ from PIL import Image
 BICUBIC, BILINEAR, TILES, CROP, GRID = range(5)
 MAX_TILES = 64
 PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
-SCALAR, HORIZONTAL_FIRST = 1, 2
+KERNELS = ("best", "scalar", "AVX2")
+HORIZONTAL_FIRST = 4
 
 
 def grids_in_reference_order(max_tiles):
@@ -161,10 +162,10 @@ def check_resizes(lowbeam, tally, rand, rng, n):
         for operation, name, resample in ((BICUBIC, "bicubic", Image.Resampling.BICUBIC),
                                           (BILINEAR, "bilinear", Image.Resampling.BILINEAR)):
             wanted = np.asarray(image.resize((to_width, to_height), resample))
-            for variant in (0, SCALAR):
+            for variant, kernels in enumerate(KERNELS):
                 got = lowbeam.ask(operation, width, height, (to_width, to_height), pixels, padding,
                                   variant | (0 if PILLOW_13 else HORIZONTAL_FIRST))
-                tally.add(f"resize {name}, {'scalar' if variant else 'best'} kernels",
+                tally.add(f"resize {name}, {kernels} kernels",
                           f"{width}x{height} to {to_width}x{to_height}", got, wanted)
     wanted = np.asarray(Image.fromarray(pixels).resize((9, 9)))
     got = np.asarray(Image.fromarray(pixels).resize((9, 9), Image.Resampling.BICUBIC))

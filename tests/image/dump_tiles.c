@@ -1,11 +1,17 @@
 /* Tiles, crops and resizes for tests/checks/check_tiles.py, one after the other.
  *
  * stdin, as often as wanted: int32 [10] operation, width, height, padding (bytes after each row), five arguments,
- * variant (for resizes, bit 0: scalar kernels, bit 1: the order of Pillow before 13), then height rows of 3 * width +
- * padding bytes. stdout: int32 [4] status, columns, rows, n_tiles, then the bytes of the result (none when status is
- * not 0). operation 0, 1: resize bicubic, bilinear to arguments 0 x 1 operation 2:    tiles of up to argument 0, of
- * argument 1 pixels operation 3:    crop of box arguments 0..3 to argument 4 pixels operation 4:    the grid alone, no
- * rows follow; arguments as for 2
+ * variant; then height rows of 3 * width + padding bytes.
+ *
+ * stdout: int32 [4] status, columns, rows, n_tiles, then the bytes of the result (none when status is not 0).
+ *
+ * - operation 0, 1: resize bicubic, bilinear to arguments 0 x 1
+ * - operation 2: tiles of up to argument 0, of argument 1 pixels
+ * - operation 3: crop of box arguments 0..3 to argument 4 pixels
+ * - operation 4: the grid alone, no rows follow; arguments as for 2
+ *
+ * variant, for resizes: 0 the best kernels, 1 scalar, 2 AVX2 (the best where the CPU has none); 4 more for the order of
+ * the passes in Pillow before 13.
  */
 #include "image/resize_internal.h"
 #include "image/tiles.h"
@@ -24,6 +30,12 @@ static void *allocate(size_t n) {
     if (!data)
         fail("out of memory");
     return data;
+}
+
+static const lb_resize_kernels *kernels(int which) {
+    if (which == 1)
+        return &lb_resize_kernels_scalar;
+    return which == 2 && lb_resize_kernels_avx2() ? lb_resize_kernels_avx2() : lb_resize_kernels_best();
 }
 
 int main(void) {
@@ -54,10 +66,10 @@ int main(void) {
             out_bytes = 3 * (size_t)argument[0] * (size_t)argument[1];
             out = allocate(out_bytes);
             const lb_resize_sink sink = {out, argument[0], argument[1], 1};
-            status = lb_resize_region(
-                view, box, argument[0], argument[1], operation ? LB_RESIZE_FILTER_BILINEAR : LB_RESIZE_FILTER_BICUBIC,
-                request[9] & 2 ? LB_RESIZE_ORDER_HORIZONTAL_FIRST : LB_RESIZE_ORDER_PILLOW_13,
-                request[9] & 1 ? &lb_resize_kernels_scalar : lb_resize_kernels_best(), sink, &error);
+            const lb_resize_filter filter = operation ? LB_RESIZE_FILTER_BILINEAR : LB_RESIZE_FILTER_BICUBIC;
+            const lb_resize_order order = request[9] & 4 ? LB_RESIZE_ORDER_HORIZONTAL_FIRST : LB_RESIZE_ORDER_PILLOW_13;
+            status = lb_resize_region(view, box, argument[0], argument[1], filter, order, kernels(request[9] & 3), sink,
+                                      &error);
         } else if (operation == 2 || operation == 4) {
             status = lb_tile_grid_choose(view.width, view.height, argument[0], argument[1], &grid, &error);
             if (status == LB_STATUS_OK && operation == 2) {
