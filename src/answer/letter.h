@@ -1,20 +1,23 @@
-/* From the model's text to a letter. */
+/* From the model's text to a letter.
+ *
+ *     char *text = lb_text_clean(bytes, n_bytes);
+ *     int letter = lb_letter_extract(text, question->n_choices);
+ *     bool fallback = letter < 0;                                   // answer A, marked
+ */
 #ifndef LB_ANSWER_LETTER_H
 #define LB_ANSWER_LETTER_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "answer/text.h"
 
-/* Which choice (0 for A ...) the text names, by design.md's rules in their order; -1 when none of them gives a letter
- * within n_choices (the caller answers A and marks the fallback). text: valid UTF-8. */
+/* Which choice (0 for A ...) the text names, by the first of these rules that gives a letter within n_choices (2 to 8);
+ * -1 when none does (the caller answers A and marks the fallback). text: UTF-8.
+ *  1. the text begins with a letter in either case, and no word character follows it;
+ *  2. such a letter, with no word character before it either, is followed by '.';
+ *  3. by ')';
+ *  4. by ':';
+ *  5. a capital letter stands alone, without a word character on either side.
+ * A word character is a letter, digit or underscore of any script. A combining mark belongs to the character before it:
+ * 'A' with a circumflex after it is the letter 'Â', not 'A'. Within a rule the first place in the text counts. */
 int lb_letter_extract(const char *text, int n_choices);
-
-/* A copy of bytes[0..n) stripped of white space as Python's str.strip() does it, with broken UTF-8 as U+FFFD as Python's
- * decode(errors="replace") does it. The caller frees it; NULL: out of memory. */
-char *lb_text_clean(const char *bytes, size_t n);
-
-/* NFC of valid UTF-8 (utf8proc), as Qwen2's tokenizer normalises. The caller frees it; NULL: out of memory or not
- * UTF-8. */
-char *lb_text_nfc(const char *text);
 
 #endif
