@@ -1,0 +1,150 @@
+#include "base/error.h"
+#include "cli/cli.h"
+#include "cli/models.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "image/tiles.h"
+#include "run/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char later_detector[] = "the detector is not there yet; leave this option out";
+
+static void print_help(const lb_option *options, size_t n) {
+    printf(
+        "lowbeam answer QUESTIONS.json [options]\n"
+        "\n"
+        "Answers every question of the file and writes submission_<model>_<time>.csv (id, answer, raw_response,\n"
+        "prompt), with a journal (.db) beside it that holds each answer as soon as it is there.\n"
+        "\n"
+        "QUESTIONS.json: {\"data\": [{\"id\": \"q1\", \"question\": \"...\", \"choices\": [\"A. ...\", \"B. ...\"],\n"
+        "                          \"video_path\": \"clips/a.mp4\"}]}\n"
+        "Faults of the file are all listed before anything runs. A video that cannot be read gives answer A, with\n"
+        "the error as raw_response; the run goes on.\n");
+    lb_options_print(options, n);
+    printf("\nExample: four frames a video, ten questions, on the first GPU\n"
+           "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n");
+}
+
+static void print_result(const lb_run_result *r) {
+    printf("Total videos cached: %zu\n", r->n_videos);
+    printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
+           r->seconds, r->n_answered ? r->seconds / (double)r->n_answered : 0.0, r->n_fallback);
+    printf("CSV: %s\n", r->csv_path);
+    if (r->n_truths > 0)
+        printf("Accuracy: %zu/%zu (%.1f %%)\n", r->n_right, r->n_truths,
+               100.0 * (double)r->n_right / (double)r->n_truths);
+}
+
+static int fail(const char *message, int status) {
+    fprintf(stderr, "lowbeam: %s\n", message);
+    return status;
+}
+
+int lb_cli_answer(int argc, char **argv) {
+    lb_run_params p = lb_run_default_params();
+    lb_engine_params *e = &p.child.engine;
+    lb_frames_params *f = &p.clip.frames;
+    const char *model = NULL, *mmproj = NULL, *answer = "generate";
+    double from_s = -INFINITY, to_s = INFINITY;
+    bool verbose = false, ignored = false;
+    const lb_option options[] = {
+        {.kind = LB_OPTION_HEADING, .help = "Models"},
+        {"model", 'm', NULL, LB_OPTION_TEXT, &model, 0, 0, "LLM.gguf|DIR",
+         "language model, or a folder with both files"},
+        {"mmproj", 0, NULL, LB_OPTION_TEXT, &mmproj, 0, 0, "MMPROJ.gguf",
+         "vision encoder; default: the one beside --model"},
+        {"device", 0, NULL, LB_OPTION_TEXT, &e->vlm.device, 0, 0, "NAME", "auto, cpu, cuda0, ..."},
+        {"threads", 't', NULL, LB_OPTION_INT, &e->vlm.n_threads, 0, 1024, "N", "CPU threads; default: one a core"},
+        {.kind = LB_OPTION_HEADING, .help = "Questions and videos"},
+        {"videos", 0, NULL, LB_OPTION_TEXT, &p.videos, 0, 0, "DIR",
+         "where video_path starts; default: the file's folder"},
+        {"samples", 0, NULL, LB_OPTION_SIZE, &p.max_questions, 0, 0, "N", "only the first N questions"},
+        {"keep-going", 0, NULL, LB_OPTION_TRUE, &p.keep_going, 0, 0, NULL,
+         "a faulty file: ask the sound questions, A for the others"},
+        {"allow-outside", 0, NULL, LB_OPTION_TRUE, &p.allow_outside, 0, 0, NULL,
+         "video_path may leave the video folder"},
+        {.kind = LB_OPTION_HEADING, .help = "What the model sees"},
+        {"num-frames", 'n', "num_frames", LB_OPTION_INT, &f->n_frames, 1, 1024, "N", "frames a video, spread evenly"},
+        {"max-tiles", 0, NULL, LB_OPTION_INT, &p.clip.max_tiles, 1, LB_TILES_MAX, "N",
+         "tiles a frame at most (with more than one a thumbnail is added)"},
+        {"from", 0, NULL, LB_OPTION_SECONDS, &from_s, 0, 0, "S", "frames from this second of the video on"},
+        {"to", 0, NULL, LB_OPTION_SECONDS, &to_s, 0, 0, "S", "frames up to this second"},
+        {"decode-timeout", 0, NULL, LB_OPTION_SECONDS, &f->timeout_s, 0, 0, "S",
+         "give a video up after so long for a frame"},
+        {.kind = LB_OPTION_HEADING, .help = "Prompt and answer"},
+        {"prompt", 0, NULL, LB_OPTION_TEXT, &e->prompt_path, 0, 0, "FILE",
+         "template; default: the built-in Vietnamese one"},
+        {"system", 0, NULL, LB_OPTION_TEXT, &e->system, 0, 0, "TEXT", "system message; default: the trained one"},
+        {"answer", 0, NULL, LB_OPTION_TEXT, &answer, 0, 0, "generate|letter",
+         "text and its letter, or the letters' probabilities at once"},
+        {"max-new-tokens", 0, NULL, LB_OPTION_INT, &e->max_new_tokens, 1, 1 << 20, "N", "longest answer"},
+        {"no-reuse", 0, NULL, LB_OPTION_FALSE, &e->reuse, 0, 0, NULL,
+         "evaluate every prompt whole (same answers, slower)"},
+        {"exact", 0, NULL, LB_OPTION_TRUE, &e->vlm.exact, 0, 0, NULL,
+         "f32 KV cache, no flash attention (for comparisons)"},
+        {"batch", 0, NULL, LB_OPTION_INT, &e->vlm.n_parallel, 1, 64, "N", "questions of a video answered at once"},
+        {"tile-batch", 0, NULL, LB_OPTION_INT, &e->vlm.tile_batch, 0, 64, "N",
+         "tiles encoded at once; default: chosen"},
+        {"ubatch", 0, NULL, LB_OPTION_INT, &e->vlm.n_ubatch, 1, 8192, "N", "prompt tokens evaluated at once"},
+        {.kind = LB_OPTION_HEADING, .help = "Output"},
+        {"out", 'o', NULL, LB_OPTION_TEXT, &p.out, 0, 0, "DIR|FILE.csv", "where the CSV goes"},
+        {"columns", 0, NULL, LB_OPTION_TEXT, &p.columns, 0, 0, "LIST",
+         "CSV columns; default: id,answer,raw_response,prompt"},
+        {"dump", 0, NULL, LB_OPTION_TEXT, &p.dump, 0, 0, "DIR", "write what passes between the parts (docs/dump.md)"},
+        {"verbose", 'v', NULL, LB_OPTION_TRUE, &verbose, 0, 0, NULL, "a line for each stage of each video"},
+        {"use_grounding_dino", 0, "detector", LB_OPTION_REFUSED, &ignored, 0, 0, NULL, later_detector},
+        {"grounding_dino_model", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "NAME", later_detector},
+        {"detection_threshold", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "X", later_detector},
+        {"max_detections_per_frame", 0, "max-detections", LB_OPTION_REFUSED, &ignored, 0, 0, "N", later_detector},
+        {"load_in_8bit", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
+         "give --model a q8_0 GGUF instead (llama-quantize LLM.gguf LLM-q8_0.gguf q8_0)"},
+    };
+    const size_t n_options = sizeof options / sizeof *options;
+    lb_error error = {0};
+    const char *operands[1];
+    int n_operands;
+    bool help;
+    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
+        return fail(error.message, LB_EXIT_USAGE);
+    if (help) {
+        print_help(options, n_options);
+        return LB_EXIT_OK;
+    }
+    if (n_operands != 1)
+        return fail("answer: which questions file? lowbeam answer QUESTIONS.json; see lowbeam answer --help",
+                    LB_EXIT_USAGE);
+    if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
+        return fail("--answer: takes generate or letter", LB_EXIT_USAGE);
+    e->letter_only = strcmp(answer, "letter") == 0;
+    f->bounded = isfinite(from_s) || isfinite(to_s);
+    f->from_s = from_s;
+    f->to_s = to_s;
+    p.questions_path = operands[0];
+    p.cancel = &lb_cli_cancelled;
+
+    lb_model_files files;
+    if (lb_models_find(model, mmproj, &files, &error) != LB_STATUS_OK)
+        return fail(error.message, LB_EXIT_NOTHING);
+    e->vlm.model_path = files.model;
+    e->vlm.mmproj_path = files.mmproj;
+
+    lb_cli_log(verbose);
+    lb_cli_catch_signals();
+    lb_progress progress = lb_progress_begin(verbose);
+    lb_run_observer observer = lb_progress_observer(&progress);
+    lb_run_result result;
+    lb_status status = lb_run_answer(&p, &observer, &result, &error);
+    lb_progress_clear(&progress);
+    if (status == LB_STATUS_INTERRUPTED)
+        return fail("interrupted before the first answer", LB_EXIT_INTERRUPTED);
+    if (status != LB_STATUS_OK)
+        return fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
+    lb_progress_vram("End of inference", result.engine.allocated_bytes, result.engine.reserved_bytes);
+    print_result(&result);
+    if (result.interrupted)
+        return LB_EXIT_INTERRUPTED;
+    return result.n_fallback > 0 ? LB_EXIT_FALLBACK : LB_EXIT_OK;
+}

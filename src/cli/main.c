@@ -1,0 +1,76 @@
+#include "cli/cli.h"
+
+#include "base/log.h"
+#include "run/child.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+volatile bool lb_cli_cancelled;
+
+static void on_signal(int number) {
+    (void)number;
+    if (lb_cli_cancelled)
+        _exit(LB_EXIT_INTERRUPTED);
+    lb_cli_cancelled = true;
+}
+
+void lb_cli_catch_signals(void) {
+    struct sigaction action = {.sa_handler = on_signal}; /* without SA_RESTART: waits are to be interrupted */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void write_log(lb_log_level level, const char *stage, const char *message, void *user) {
+    const lb_log_level *least = user;
+    if (level >= *least)
+        fprintf(stderr, "%s: %s\n", stage, message);
+}
+
+void lb_cli_log(bool verbose) {
+    static lb_log_level least;
+    least = verbose ? LB_LOG_INFO : LB_LOG_WARN;
+    lb_log_set(write_log, &least);
+    if (verbose)
+        setenv("LOWBEAM_LOG", "info", 0); /* the engine child reads it */
+}
+
+static void print_help(FILE *to) {
+    fputs("lowbeam answers multiple-choice questions about dashcam video, on your machine.\n"
+          "\n"
+          "  lowbeam answer QUESTIONS.json   answer the questions of a file, write a CSV\n"
+          "  lowbeam frames VIDEO            show the frames and tiles that the model would see\n"
+          "\n"
+          "lowbeam VERB --help tells the options of a verb.\n"
+          "\n"
+          "A first run, with the two GGUF files of an InternVL3 checkpoint:\n"
+          "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --mmproj mmproj-InternVL3-8B.gguf\n"
+          "\n"
+          "Exit status: 0 every question answered by the model; 1 nothing could be done; 2 wrong usage;\n"
+          "3 finished, some questions answered by fallback; 130 interrupted.\n",
+          to);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], LB_CHILD_VERB) == 0)
+        return lb_child_main(atoi(argv[2]));
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(argc < 2 ? stderr : stdout);
+        return argc < 2 ? LB_EXIT_USAGE : LB_EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("lowbeam " LOWBEAM_VERSION);
+        return LB_EXIT_OK;
+    }
+    if (strcmp(argv[1], "answer") == 0)
+        return lb_cli_answer(argc - 1, argv + 1);
+    if (strcmp(argv[1], "frames") == 0)
+        return lb_cli_frames(argc - 1, argv + 1);
+    fprintf(stderr, "lowbeam: %s: there is no such verb; see lowbeam --help\n", argv[1]);
+    return LB_EXIT_USAGE;
+}

@@ -1,0 +1,267 @@
+#include "run/child.h"
+
+#include "base/error.h"
+#include "run/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+struct lb_child {
+    pid_t pid;
+    int fd;
+    lb_child_state state;
+    char cause[1024]; /* what the child said before it died */
+};
+
+const lb_child_state *lb_child_get_state(const lb_child *child) {
+    return &child->state;
+}
+
+static lb_status spawn(lb_child *child, const char *program, lb_error *error) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return lb_error_set(error, LB_STATUS_IO, "no socket for the engine child: %s", strerror(errno));
+    char self[PATH_MAX];
+    if (!program) {
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        self[n > 0 ? n : 0] = 0;
+        program = self;
+    }
+    enum { CHILD_FD = 3 };
+    char number[16];
+    snprintf(number, sizeof number, "%d", CHILD_FD);
+    char *const argv[] = {(char *)program, LB_CHILD_VERB, number, NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    /* dup2 onto itself would keep close-on-exec; glibc's clears it then, as POSIX now asks */
+    posix_spawn_file_actions_adddup2(&actions, pair[1], CHILD_FD);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, 2, 1); /* stdout is for the parent's results */
+    int rc = posix_spawn(&child->pid, program, &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    close(pair[1]);
+    if (rc != 0) {
+        close(pair[0]);
+        return lb_error_set(error, LB_STATUS_IO, "%s: the engine child cannot be started: %s", program, strerror(rc));
+    }
+    child->fd = pair[0];
+    return LB_STATUS_OK;
+}
+
+/* The child is gone or useless: end it for good and say why. */
+static lb_status bury(lb_child *child, lb_error *error) {
+    int how = 0;
+    if (child->fd >= 0)
+        close(child->fd);
+    child->fd = -1;
+    if (child->pid > 0) {
+        /* it closed its socket: it is ending by itself, with the status that tells why; SIGKILL would hide it */
+        for (int i = 0; i < 500; i++) {
+            if (waitpid(child->pid, &how, WNOHANG) == child->pid) {
+                child->pid = 0;
+                break;
+            }
+            usleep(10000);
+        }
+        if (child->pid > 0) {
+            kill(child->pid, SIGKILL);
+            waitpid(child->pid, &how, 0);
+            child->pid = 0;
+        }
+    }
+    const char *said = child->cause[0] ? child->cause : NULL;
+    if (WIFSIGNALED(how)) {
+        int signal_number = WTERMSIG(how);
+        const char *hint =
+            signal_number == SIGKILL ? " (killed from outside; the system does so when memory runs out)" : "";
+        return lb_error_set(error, LB_STATUS_CHILD_DIED, "the engine process died of signal %d (%s)%s%s%s",
+                            signal_number, strsignal(signal_number), hint, said ? ": " : "", said ? said : "");
+    }
+    return lb_error_set(error, LB_STATUS_CHILD_DIED, "the engine process ended with status %d%s%s", WEXITSTATUS(how),
+                        said ? ": " : "", said ? said : "");
+}
+
+static size_t size_of(const json_t *m, const char *key) {
+    json_int_t value = json_integer_value(json_object_get(m, key));
+    return value > 0 ? (size_t)value : 0;
+}
+
+/* One message; its "abort" and the memory figures are taken note of here. */
+static lb_status next_message(lb_child *child, const volatile bool *cancel, bool *stopping, json_t **message,
+                              lb_error *error) {
+    for (;;) {
+        if (cancel && *cancel && stopping && !*stopping) {
+            *stopping = true;
+            if (lb_wire_send(child->fd, json_pack("{s:s}", "type", "stop"), -1, NULL) != LB_STATUS_OK)
+                return bury(child, error);
+        }
+        int passed;
+        lb_status status = lb_wire_receive(child->fd, message, &passed, error);
+        if (passed >= 0)
+            close(passed);
+        if (status == LB_STATUS_INTERRUPTED) {
+            if (cancel && *cancel && !stopping)
+                return status;
+            continue;
+        }
+        if (status != LB_STATUS_OK)
+            return bury(child, error);
+        if (json_object_get(*message, "allocated")) {
+            child->state.allocated_bytes = size_of(*message, "allocated");
+            child->state.reserved_bytes = size_of(*message, "reserved");
+        }
+        if (strcmp(lb_wire_type(*message), "abort") != 0)
+            return LB_STATUS_OK;
+        const char *cause = json_string_value(json_object_get(*message, "cause"));
+        snprintf(child->cause, sizeof child->cause, "%s", cause ? cause : "");
+        json_decref(*message);
+        *message = NULL;
+    }
+}
+
+static json_t *open_message(const lb_engine_params *p) {
+    return json_pack("{s:s, s:s?, s:s?, s:s?, s:i, s:b, s:i, s:i, s:i, s:s?, s:s?, s:i, s:b, s:b}", "type", "open",
+                     "model", p->vlm.model_path, "mmproj", p->vlm.mmproj_path, "device", p->vlm.device, "n_threads",
+                     p->vlm.n_threads, "exact", (int)p->vlm.exact, "tile_batch", p->vlm.tile_batch, "n_ubatch",
+                     p->vlm.n_ubatch, "n_parallel", p->vlm.n_parallel, "prompt", p->prompt_path, "system", p->system,
+                     "max_new_tokens", p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
+}
+
+lb_status lb_child_start(const lb_child_params *params, const volatile bool *cancel, lb_child **out, lb_error *error) {
+    *out = NULL;
+    lb_child *child = calloc(1, sizeof *child);
+    if (!child)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    child->fd = -1;
+    json_t *message = NULL;
+    lb_status status = spawn(child, params->program, error);
+    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(&params->engine), -1, error) != LB_STATUS_OK)
+        status = bury(child, error);
+    if (status == LB_STATUS_OK)
+        status = next_message(child, cancel, NULL, &message, error);
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "ready") != 0) {
+        const char *text = json_string_value(json_object_get(message, "message"));
+        status = (lb_status)json_integer_value(json_object_get(message, "status"));
+        lb_error_set(error, status, "%s", text ? text : "the engine child gave no reason");
+    }
+    if (status == LB_STATUS_OK) {
+        lb_child_state *state = &child->state;
+        const char *device = json_string_value(json_object_get(message, "device"));
+        const char *description = json_string_value(json_object_get(message, "description"));
+        snprintf(state->device, sizeof state->device, "%s", device ? device : "?");
+        snprintf(state->device_description, sizeof state->device_description, "%s", description ? description : "?");
+        state->image_size = (int)json_integer_value(json_object_get(message, "image_size"));
+        state->n_parallel = (int)json_integer_value(json_object_get(message, "n_parallel"));
+        state->model_allocated_bytes = state->allocated_bytes;
+        state->model_reserved_bytes = state->reserved_bytes;
+        *out = child;
+    } else {
+        if (child->pid > 0)
+            kill(child->pid, SIGKILL); /* nothing in it is worth waiting for */
+        lb_child_stop(child);
+    }
+    json_decref(message);
+    return status;
+}
+
+static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb_engine_question *questions, int n) {
+    json_t *counts = json_array(), *list = json_array();
+    for (int i = 0; i < clip->frames->n_frames; i++)
+        json_array_append_new(counts, json_integer(clip->tiles_per_frame[i]));
+    for (int i = 0; i < n; i++) {
+        const lb_engine_question *q = &questions[i];
+        json_t *choices = json_array();
+        for (int k = 0; k < q->n_choices; k++)
+            json_array_append_new(choices, json_string(q->choices[k]));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:b, s:s?}", "id", q->id, "text", q->text, "choices",
+                                              choices, "wanted", (int)q->wanted, "dump_dir", q->dump_dir));
+    }
+    return json_pack("{s:s, s:s?, s:o, s:o}", "type", "video", "dump_dir", dump_dir, "tiles_per_frame", counts,
+                     "questions", list);
+}
+
+static int read_floats(const json_t *array, float *values) {
+    size_t n = json_array_size(array) < LB_CHOICES_MAX ? json_array_size(array) : LB_CHOICES_MAX;
+    for (size_t i = 0; i < n; i++)
+        values[i] = (float)json_number_value(json_array_get(array, i));
+    return (int)n;
+}
+
+static const char *text_of(const json_t *m, const char *key) {
+    const char *text = json_string_value(json_object_get(m, key));
+    return text ? text : "";
+}
+
+static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_engine_reply *, void *), void *user) {
+    float logits[LB_CHOICES_MAX], probabilities[LB_CHOICES_MAX];
+    lb_engine_reply r = {
+        .question = (int)json_integer_value(json_object_get(m, "question")),
+        .status = (lb_status)json_integer_value(json_object_get(m, "status")),
+        .message = text_of(m, "message"),
+        .letter = (int)json_integer_value(json_object_get(m, "letter")),
+        .fallback = json_is_true(json_object_get(m, "fallback")),
+        .text = text_of(m, "text"),
+        .prompt = text_of(m, "prompt"),
+        .n_prompt_tokens = (int)json_integer_value(json_object_get(m, "n_prompt_tokens")),
+        .n_new_tokens = (int)json_integer_value(json_object_get(m, "n_new_tokens")),
+        .encode_s = json_number_value(json_object_get(m, "encode_s")),
+        .prompt_s = json_number_value(json_object_get(m, "prompt_s")),
+        .generate_s = json_number_value(json_object_get(m, "generate_s")),
+    };
+    if (read_floats(json_object_get(m, "letter_logits"), logits) > 0)
+        r.letter_logits = logits;
+    if (read_floats(json_object_get(m, "letter_probabilities"), probabilities) > 0)
+        r.letter_probabilities = probabilities;
+    if (r.question >= 0 && r.question < n_questions)
+        reply(&r, user);
+}
+
+lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
+                          const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
+                          void *user, const volatile bool *cancel, lb_error *error) {
+    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, questions, n), clip->tiles_fd, error) !=
+        LB_STATUS_OK)
+        return bury(child, error);
+    bool stopping = false;
+    for (;;) {
+        json_t *message = NULL;
+        lb_status status = next_message(child, cancel, &stopping, &message, error);
+        if (status != LB_STATUS_OK)
+            return status;
+        bool done = strcmp(lb_wire_type(message), "done") == 0;
+        if (strcmp(lb_wire_type(message), "reply") == 0)
+            pass_reply(message, n, reply, user);
+        json_decref(message);
+        if (done)
+            return LB_STATUS_OK;
+    }
+}
+
+void lb_child_stop(lb_child *child) {
+    if (!child)
+        return;
+    if (child->fd >= 0)
+        close(child->fd); /* the child ends when its socket does */
+    for (int i = 0; child->pid > 0 && i < 1000; i++) {
+        if (waitpid(child->pid, NULL, WNOHANG) == child->pid)
+            child->pid = 0;
+        else
+            usleep(10000);
+    }
+    if (child->pid > 0) {
+        kill(child->pid, SIGKILL);
+        waitpid(child->pid, NULL, 0);
+    }
+    free(child);
+}

@@ -1,0 +1,207 @@
+#include "run/child.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "run/wire.h"
+
+#include <ggml.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int abort_fd = -1;
+
+/* ggml's last words. The process ends after this: nothing here may fail in a new way. */
+static void tell_abort(const char *cause) {
+    lb_wire_send(abort_fd, json_pack("{s:s, s:s}", "type", "abort", "cause", cause), -1, NULL);
+}
+
+static void log_to_stderr(lb_log_level level, const char *stage, const char *message, void *user) {
+    const lb_log_level *least = user;
+    if (level >= *least)
+        fprintf(stderr, "%s: %s\n", stage, message);
+}
+
+static const char *text_or_null(const json_t *object, const char *key) {
+    return json_string_value(json_object_get(object, key));
+}
+
+static lb_engine_params read_params(const json_t *m) {
+    lb_engine_params p = lb_engine_default_params();
+    p.vlm.model_path = text_or_null(m, "model");
+    p.vlm.mmproj_path = text_or_null(m, "mmproj");
+    p.vlm.device = text_or_null(m, "device");
+    p.vlm.n_threads = (int)json_integer_value(json_object_get(m, "n_threads"));
+    p.vlm.exact = json_is_true(json_object_get(m, "exact"));
+    p.vlm.tile_batch = (int)json_integer_value(json_object_get(m, "tile_batch"));
+    p.vlm.n_ubatch = (int)json_integer_value(json_object_get(m, "n_ubatch"));
+    p.vlm.n_parallel = (int)json_integer_value(json_object_get(m, "n_parallel"));
+    p.prompt_path = text_or_null(m, "prompt");
+    p.system = text_or_null(m, "system");
+    p.max_new_tokens = (int)json_integer_value(json_object_get(m, "max_new_tokens"));
+    p.letter_only = json_is_true(json_object_get(m, "letter_only"));
+    p.reuse = json_is_true(json_object_get(m, "reuse"));
+    return p;
+}
+
+typedef struct server {
+    int fd;
+    lb_engine *engine;
+    bool lost; /* the parent is gone */
+} server;
+
+static void send_message(server *s, json_t *message) {
+    size_t allocated = 0, reserved = 0;
+    if (s->engine && message) {
+        lb_vlm_memory(lb_engine_vlm(s->engine), &allocated, &reserved);
+        json_object_set_new(message, "allocated", json_integer((json_int_t)allocated));
+        json_object_set_new(message, "reserved", json_integer((json_int_t)reserved));
+    }
+    if (lb_wire_send(s->fd, message, -1, NULL) == LB_STATUS_CHILD_DIED)
+        s->lost = true;
+}
+
+static json_t *floats(const float *values, int n) {
+    json_t *array = json_array();
+    for (int i = 0; values && i < n; i++)
+        json_array_append_new(array, json_real((double)values[i]));
+    return array;
+}
+
+typedef struct video {
+    server *server;
+    const lb_engine_question *questions;
+} video;
+
+static void send_reply(const lb_engine_reply *r, void *user) {
+    video *v = user;
+    int n_choices = v->questions[r->question].n_choices;
+    send_message(v->server, json_pack("{s:s, s:i, s:i, s:s?, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f}",
+                                      "type", "reply", "question", r->question, "status", (int)r->status, "message",
+                                      r->message, "letter", r->letter, "fallback", (int)r->fallback, "text", r->text,
+                                      "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
+                                      r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
+                                      "letter_probabilities", floats(r->letter_probabilities, n_choices), "encode_s",
+                                      r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s));
+}
+
+static bool keep_going(void *user) {
+    video *v = user;
+    return !v->server->lost && !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
+}
+
+/* For the tests alone: LOWBEAM_TEST_FAULT="abort:<id>" dies at that question each time, "abort-once:<id>:<file>" only
+ * while the file is not there. */
+static void test_fault(const lb_engine_question *questions, int n) {
+    const char *fault = getenv("LOWBEAM_TEST_FAULT");
+    if (!fault)
+        return;
+    bool once = strncmp(fault, "abort-once:", 11) == 0;
+    if (!once && strncmp(fault, "abort:", 6) != 0)
+        return;
+    const char *id = fault + (once ? 11 : 6), *end = once ? strchr(id, ':') : id + strlen(id);
+    for (int i = 0; i < n && end; i++) {
+        bool hit =
+            strlen(questions[i].id) == (size_t)(end - id) && strncmp(questions[i].id, id, (size_t)(end - id)) == 0;
+        if (!hit || !questions[i].wanted || (once && access(end + 1, F_OK) == 0))
+            continue;
+        FILE *mark = once ? fopen(end + 1, "w") : NULL;
+        if (mark)
+            fclose(mark);
+        GGML_ABORT("test fault at question %s", questions[i].id);
+    }
+}
+
+static void answer_video(server *s, const json_t *m, int tiles_fd) {
+    const json_t *list = json_object_get(m, "questions"), *counts = json_object_get(m, "tiles_per_frame");
+    int n = (int)json_array_size(list), n_frames = (int)json_array_size(counts);
+    lb_engine_question *questions = calloc((size_t)n + 1, sizeof *questions);
+    const char **choices = calloc((size_t)n * LB_CHOICES_MAX + 1, sizeof *choices);
+    int *tiles_per_frame = calloc((size_t)n_frames + 1, sizeof *tiles_per_frame);
+    struct stat st;
+    void *tiles = MAP_FAILED;
+    if (fstat(tiles_fd, &st) == 0)
+        tiles = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, tiles_fd, 0);
+    if (questions && choices && tiles_per_frame && tiles != MAP_FAILED) {
+        for (int i = 0; i < n_frames; i++)
+            tiles_per_frame[i] = (int)json_integer_value(json_array_get(counts, (size_t)i));
+        for (int i = 0; i < n; i++) {
+            const json_t *q = json_array_get(list, (size_t)i), *c = json_object_get(q, "choices");
+            const char **at = choices + (size_t)i * LB_CHOICES_MAX;
+            questions[i] = (lb_engine_question){.id = text_or_null(q, "id"),
+                                                .text = text_or_null(q, "text"),
+                                                .choices = at,
+                                                .n_choices = (int)json_array_size(c),
+                                                .wanted = json_is_true(json_object_get(q, "wanted")),
+                                                .dump_dir = text_or_null(q, "dump_dir")};
+            for (size_t k = 0; k < json_array_size(c) && k < LB_CHOICES_MAX; k++)
+                at[k] = json_string_value(json_array_get(c, k));
+        }
+        test_fault(questions, n);
+        video v = {s, questions};
+        lb_engine_clip clip = {n_frames, tiles_per_frame, tiles, text_or_null(m, "dump_dir")};
+        lb_engine_answer(s->engine, &clip, questions, n, (lb_engine_callbacks){send_reply, keep_going, &v});
+    }
+    if (tiles != MAP_FAILED)
+        munmap(tiles, (size_t)st.st_size);
+    free(questions);
+    free(choices);
+    free(tiles_per_frame);
+    send_message(s, json_pack("{s:s}", "type", "done"));
+}
+
+static void open_engine(server *s, const json_t *m) {
+    lb_engine_params params = read_params(m);
+    lb_error error = {0};
+    lb_status status = lb_engine_open(&params, &s->engine, &error);
+    if (status != LB_STATUS_OK) {
+        send_message(s, json_pack("{s:s, s:i, s:s}", "type", "error", "status", (int)status, "message", error.message));
+        return;
+    }
+    const lb_vlm_info *info = lb_vlm_get_info(lb_engine_vlm(s->engine));
+    send_message(s,
+                 json_pack("{s:s, s:s, s:s, s:i, s:i}", "type", "ready", "device", info->device, "description",
+                           info->device_description, "image_size", info->image_size, "n_parallel", info->n_parallel));
+}
+
+int lb_child_main(int fd) {
+    /* Ctrl-C goes to the whole group; it is the parent that decides when this process ends */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    static lb_log_level least = LB_LOG_WARN;
+    const char *level = getenv("LOWBEAM_LOG");
+    if (level)
+        least = strcmp(level, "debug") == 0 ? LB_LOG_DEBUG : LB_LOG_INFO;
+    lb_log_set(log_to_stderr, &least);
+    setenv("GGML_NO_BACKTRACE", "1", 0);
+    abort_fd = fd;
+    ggml_set_abort_callback(tell_abort);
+
+    server s = {.fd = fd};
+    while (!s.lost) {
+        json_t *message = NULL;
+        int passed = -1;
+        lb_status status = lb_wire_receive(fd, &message, &passed, NULL);
+        if (status == LB_STATUS_INTERRUPTED)
+            continue;
+        if (status != LB_STATUS_OK)
+            break;
+        const char *type = lb_wire_type(message);
+        if (strcmp(type, "open") == 0)
+            open_engine(&s, message);
+        else if (strcmp(type, "video") == 0 && s.engine)
+            answer_video(&s, message, passed);
+        if (passed >= 0)
+            close(passed);
+        json_decref(message);
+    }
+    lb_engine_free(s.engine);
+    close(fd);
+    return 0;
+}

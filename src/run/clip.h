@@ -1,0 +1,34 @@
+/* One video made ready for the engine: frames read, tiles cut, both in shared memory.
+ *
+ *     lb_clip *clip;
+ *     lb_clip_prepare("videos/a.mp4", &params, &clip, &error);       // any thread
+ *     send(clip->tiles_fd, clip->tiles_per_frame);
+ *     lb_clip_free(clip);
+ */
+#ifndef LB_RUN_CLIP_H
+#define LB_RUN_CLIP_H
+
+#include "lowbeam/status.h"
+#include "video/video.h"
+
+typedef struct lb_clip_params {
+    lb_frames_params frames;
+    int max_tiles; /* of one frame, without the thumbnail; default 1 */
+    int tile_size; /* pixels a side, from the mmproj file */
+} lb_clip_params;
+
+typedef struct lb_clip {
+    lb_frames *frames;
+    int n_tiles, tile_size;
+    int *tiles_per_frame; /* [frames->n_frames] */
+    const uint8_t *tiles; /* [n_tiles][tile_size][tile_size][3], mapped from tiles_fd, which another process can map */
+    size_t tiles_bytes;
+    int tiles_fd;
+    double tile_time_s; /* cutting; frames->decode_time_s: reading */
+} lb_clip;
+
+/* Errors: those of lb_frames_read and lb_tiles_cut, with the path in front. */
+lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_clip **clip, lb_error *error);
+void lb_clip_free(lb_clip *clip);
+
+#endif

@@ -1,0 +1,81 @@
+#include "run/npy.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static lb_status write_file(const char *folder, const char *name, const void *head, size_t n_head, const void *data,
+                            size_t n, lb_error *error) {
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
+        return lb_error_set(error, LB_STATUS_IO, "%s/%s: the path is too long", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        return lb_error_set(error, LB_STATUS_IO, "%s: %s", path, strerror(errno));
+    size_t written = fwrite(head, 1, n_head, file) + (n ? fwrite(data, 1, n, file) : 0);
+    int closed = fclose(file);
+    if (written != n_head + n || closed != 0)
+        return lb_error_set(error, LB_STATUS_IO, "%s: cannot be written: %s", path, strerror(errno));
+    return LB_STATUS_OK;
+}
+
+lb_status lb_npy_write(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
+                       const void *data, lb_error *error) {
+    char dims[128] = "";
+    size_t n = (size_t)(type[2] - '0');
+    for (int i = 0; i < n_dims; i++) {
+        size_t used = strlen(dims);
+        snprintf(dims + used, sizeof dims - used, "%lld,%s", (long long)shape[i], i + 1 < n_dims ? " " : "");
+        n *= (size_t)shape[i];
+    }
+    char text[256];
+    int length = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", type, dims);
+    /* magic, version, header's length, header; padded with spaces so that the data begins at a multiple of 64 */
+    unsigned char head[384];
+    size_t total = (10 + (size_t)length + 1 + 63) / 64 * 64;
+    memset(head, ' ', total);
+    memcpy(head, "\x93NUMPY\x01\x00", 8);
+    head[8] = (unsigned char)((total - 10) & 0xff);
+    head[9] = (unsigned char)((total - 10) >> 8);
+    memcpy(head + 10, text, (size_t)length);
+    head[total - 1] = '\n';
+    return write_file(folder, name, head, total, data, n, error);
+}
+
+lb_status lb_text_write(const char *folder, const char *name, const char *text, size_t n, lb_error *error) {
+    return write_file(folder, name, "", 0, text, n, error);
+}
+
+lb_status lb_folder_make(const char *folder, lb_error *error) {
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s", folder) >= sizeof path)
+        return lb_error_set(error, LB_STATUS_IO, "%s: the path is too long", folder);
+    for (char *at = path + 1;; at++) {
+        if (*at && *at != '/')
+            continue;
+        char end = *at;
+        *at = 0;
+        if (mkdir(path, 0777) != 0 && errno != EEXIST)
+            return lb_error_set(error, LB_STATUS_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
+        *at = end;
+        if (!end)
+            return LB_STATUS_OK;
+    }
+}
+
+void lb_name_clean(const char *name, char *out, size_t n) {
+    size_t i = 0;
+    for (; name[i] && i + 1 < n; i++) {
+        char c = name[i];
+        bool keep = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+                    c == '_' || c == '-';
+        out[i] = keep ? c : '_';
+    }
+    out[i] = 0;
+}

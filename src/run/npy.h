@@ -1,0 +1,22 @@
+/* NumPy's .npy files (format 1.0, C order), and folders to put them in: what --dump writes. */
+#ifndef LB_RUN_NPY_H
+#define LB_RUN_NPY_H
+
+#include "lowbeam/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* type: NumPy's name: "<f4", "<i4", "<i8", "|u1". shape: [n_dims], slowest first. Errors: IO, naming the path. */
+lb_status lb_npy_write(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
+                       const void *data, lb_error *error);
+
+lb_status lb_text_write(const char *folder, const char *name, const char *text, size_t n, lb_error *error);
+
+/* Makes folder and what leads to it. */
+lb_status lb_folder_make(const char *folder, lb_error *error);
+
+/* name with every byte outside [A-Za-z0-9._-] as '_', into out (cut to n - 1). */
+void lb_name_clean(const char *name, char *out, size_t n);
+
+#endif

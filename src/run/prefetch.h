@@ -1,0 +1,38 @@
+/* Clips made ready ahead of the engine: while the GPU answers one video, the CPU decodes and cuts the next.
+ *
+ *     lb_prefetch *prefetch;
+ *     lb_prefetch_start(jobs, n, &params, &prefetch, &error);
+ *     for (size_t i = 0; i < n; i++) {
+ *         lb_clip *clip;
+ *         if (lb_prefetch_take(prefetch, i, &clip, &error) == LB_STATUS_OK) ...    // in order, each once
+ *         lb_clip_free(clip);
+ *     }
+ *     lb_prefetch_stop(prefetch);
+ */
+#ifndef LB_RUN_PREFETCH_H
+#define LB_RUN_PREFETCH_H
+
+#include "run/clip.h"
+
+typedef struct lb_prefetch lb_prefetch;
+
+typedef struct lb_prefetch_params {
+    lb_clip_params clip;
+    const char *base; /* folder of the videos */
+    bool allow_outside;
+    int n_threads;               /* clips decoded at once; default 2 */
+    const volatile bool *cancel; /* true: lb_prefetch_take gives up with INTERRUPTED; NULL: never */
+    int n_ahead;                 /* clips ready or in work beyond the one being answered; default 3 */
+} lb_prefetch_params;
+
+/* video_paths: [n], as the questions file has them, borrowed until lb_prefetch_stop. params is copied. */
+lb_status lb_prefetch_start(const char *const *video_paths, size_t n, const lb_prefetch_params *params,
+                            lb_prefetch **prefetch, lb_error *error);
+
+/* Waits for clip i; clips are taken in order. Errors: those of lb_video_path and lb_clip_prepare. */
+lb_status lb_prefetch_take(lb_prefetch *prefetch, size_t i, lb_clip **clip, lb_error *error);
+
+/* Stops what is in work, frees what nobody took. NULL is allowed. */
+void lb_prefetch_stop(lb_prefetch *prefetch);
+
+#endif

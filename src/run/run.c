@@ -1,0 +1,340 @@
+#include "run/run.h"
+
+#include "base/error.h"
+#include "base/time.h"
+#include "run/npy.h"
+#include "run/output.h"
+#include "run/paths.h"
+#include "run/prefetch.h"
+#include "vlm/encoder.h"
+
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A child that dies this often in a row without answering anything in between will not come back to life. */
+enum { DEATHS_MAX = 5 };
+
+typedef struct run {
+    const lb_run_params *params;
+    lb_run_observer observer;
+    lb_run_result *result;
+    lb_dataset *dataset;
+    lb_dump_names names;
+    lb_journal *journal;
+    lb_child *child;
+    int deaths; /* since the last answer */
+    lb_error last_death;
+    lb_status journal_status; /* not OK: answers cannot be stored any more, the run ends */
+    lb_error journal_error;
+    double start_s;
+    const char *next_video;
+} run;
+
+lb_run_params lb_run_default_params(void) {
+    return (lb_run_params){
+        .out = ".",
+        .clip = {.frames = lb_frames_default_params(), .max_tiles = 1},
+        .child = {.engine = lb_engine_default_params()},
+    };
+}
+
+static bool cancelled(const run *r) {
+    return r->params->cancel && *r->params->cancel;
+}
+
+static void warn(const run *r, const char *message) {
+    if (r->observer.warning)
+        r->observer.warning(message, r->observer.user);
+}
+
+static void store(run *r, lb_journal_record *record) {
+    lb_run_result *result = r->result;
+    if (r->journal_status != LB_STATUS_OK)
+        return;
+    const lb_question *q = &r->dataset->question[record->index];
+    record->id = q->id;
+    record->video_path = q->video_path ? q->video_path : "";
+    record->n_choices = q->n_choices;
+    record->truth = q->answer;
+    record->device_bytes = r->child ? (int64_t)lb_child_get_state(r->child)->reserved_bytes : -1;
+    r->journal_status = lb_journal_append(r->journal, record, &r->journal_error);
+    if (r->journal_status != LB_STATUS_OK)
+        return;
+    result->n_answered++;
+    result->n_fallback += record->fallback;
+    if (record->truth >= 0) {
+        result->n_truths++;
+        result->n_right += record->letter == record->truth;
+    }
+    if (r->observer.answered)
+        r->observer.answered(result->n_answered, r->dataset->n_questions, record, r->next_video,
+                             r->child ? lb_child_get_state(r->child) : NULL, lb_now_s() - r->start_s, r->observer.user);
+}
+
+static void store_failure(run *r, size_t index, const char *message) {
+    lb_journal_record record = {
+        .index = (int64_t)index, .fallback = true, .text = message, .prompt = "", .error = message};
+    store(r, &record);
+}
+
+/* A video's questions on their way through the child. */
+typedef struct group_state {
+    run *run;
+    const lb_video_group *group;
+    lb_engine_question *questions;
+    const lb_clip *clip;
+    int n_left;
+} group_state;
+
+static void take_reply(const lb_engine_reply *reply, void *user) {
+    group_state *g = user;
+    if (!g->questions[reply->question].wanted)
+        return;
+    g->questions[reply->question].wanted = false;
+    g->n_left--;
+    g->run->deaths = 0;
+    bool failed = reply->status != LB_STATUS_OK;
+    lb_journal_record record = {
+        .index = (int64_t)g->group->question[reply->question],
+        .letter = reply->letter,
+        .fallback = reply->fallback,
+        .text = failed ? reply->message : reply->text,
+        .prompt = reply->prompt,
+        .error = failed ? reply->message : NULL,
+        .letter_logits = reply->letter_logits,
+        .letter_probabilities = reply->letter_probabilities,
+        .n_prompt_tokens = reply->n_prompt_tokens,
+        .n_new_tokens = reply->n_new_tokens,
+        .decode_s = g->clip->frames->decode_time_s + g->clip->tile_time_s,
+        .encode_s = reply->encode_s,
+        .prompt_s = reply->prompt_s,
+        .generate_s = reply->generate_s,
+    };
+    store(g->run, &record);
+}
+
+static lb_status revive(run *r, lb_error *error) {
+    while (!r->child && r->deaths < DEATHS_MAX && !cancelled(r)) {
+        lb_status status = lb_child_start(&r->params->child, r->params->cancel, &r->child, error);
+        if (status == LB_STATUS_OK)
+            r->result->n_children++;
+        else if (status == LB_STATUS_INTERRUPTED)
+            return status;
+        else {
+            r->deaths++;
+            r->last_death = *error;
+        }
+    }
+    if (r->child)
+        return LB_STATUS_OK;
+    return lb_error_set(error, LB_STATUS_CHILD_DIED, "not asked: the engine died %d times in a row: %s", r->deaths,
+                        r->last_death.message);
+}
+
+static void bury_child(run *r, const lb_error *cause) {
+    char message[sizeof cause->message + 64];
+    snprintf(message, sizeof message, "%s; starting another one", cause->message);
+    warn(r, message);
+    lb_child_stop(r->child);
+    r->child = NULL;
+    r->deaths++;
+    r->last_death = *cause;
+}
+
+/* Asks what is left of the group, first all of it; when the child dies twice, one question at a time, so that only the
+ * one that kills it is lost. A question that kills it then gets its cause as the answer's text. */
+static void ask_group(group_state *g, const char *dump_dir) {
+    run *r = g->run;
+    const int n = (int)g->group->n_questions;
+    lb_error error = {0};
+    for (int attempt = 0; attempt < 2 && g->n_left > 0 && !cancelled(r); attempt++) {
+        if (revive(r, &error) != LB_STATUS_OK)
+            break;
+        if (lb_child_answer(r->child, g->clip, dump_dir, g->questions, n, take_reply, g, r->params->cancel, &error) ==
+            LB_STATUS_OK)
+            return;
+        bury_child(r, &error);
+    }
+    bool *left = calloc((size_t)n, sizeof *left);
+    for (int i = 0; left && i < n; i++) {
+        left[i] = g->questions[i].wanted;
+        g->questions[i].wanted = false;
+    }
+    for (int i = 0; i < n && left && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
+        if (!left[i])
+            continue;
+        lb_status status = revive(r, &error);
+        if (status == LB_STATUS_INTERRUPTED)
+            break;
+        if (status == LB_STATUS_OK) {
+            g->questions[i].wanted = true;
+            status =
+                lb_child_answer(r->child, g->clip, dump_dir, g->questions, n, take_reply, g, r->params->cancel, &error);
+            if (status != LB_STATUS_OK)
+                bury_child(r, &error);
+            if (!g->questions[i].wanted || (status == LB_STATUS_OK && cancelled(r)))
+                continue;
+            g->questions[i].wanted = false;
+        }
+        store_failure(r, g->group->question[i], error.message);
+    }
+    free(left);
+}
+
+static lb_status dump_clip(const char *folder, const lb_clip *clip, lb_error *error) {
+    const lb_frames *f = clip->frames;
+    const int64_t n = f->n_frames, s = clip->tile_size;
+    int32_t counts[f->n_frames];
+    for (int i = 0; i < f->n_frames; i++)
+        counts[i] = clip->tiles_per_frame[i];
+    lb_status status = lb_folder_make(folder, error);
+    if (status == LB_STATUS_OK)
+        status = lb_npy_write(folder, "frame_index.npy", "<i8", 1, (int64_t[]){n}, f->index, error);
+    if (status == LB_STATUS_OK)
+        status = lb_npy_write(folder, "frames.npy", "|u1", 4, (int64_t[]){n, f->height, f->width, 3}, f->data, error);
+    if (status == LB_STATUS_OK)
+        status = lb_npy_write(folder, "tiles.npy", "|u1", 4, (int64_t[]){clip->n_tiles, s, s, 3}, clip->tiles, error);
+    if (status == LB_STATUS_OK)
+        status = lb_npy_write(folder, "tiles_per_frame.npy", "<i4", 1, (int64_t[]){n}, counts, error);
+    return status;
+}
+
+static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
+    const lb_video_group *group = &r->dataset->group[place];
+    lb_error error = {0};
+    lb_clip *clip = NULL;
+    char *dump_dir = r->names.video ? r->names.video[place] : NULL;
+    r->next_video = group->video_path;
+    lb_status status = lb_prefetch_take(prefetch, place, &clip, &error);
+    if (status == LB_STATUS_OK) {
+        r->result->n_videos++;
+        if (dump_dir)
+            status = dump_clip(dump_dir, clip, &error);
+    }
+    lb_engine_question *questions = calloc(group->n_questions, sizeof *questions);
+    if (status == LB_STATUS_OK && !questions)
+        status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    if (status == LB_STATUS_OK) {
+        for (size_t i = 0; i < group->n_questions; i++) {
+            const lb_question *q = &r->dataset->question[group->question[i]];
+            questions[i] = (lb_engine_question){.id = q->id,
+                                                .text = q->text,
+                                                .choices = (const char *const *)q->choice,
+                                                .n_choices = q->n_choices,
+                                                .wanted = true,
+                                                .dump_dir = r->names.question ? r->names.question[q->index] : NULL};
+        }
+        group_state g = {r, group, questions, clip, (int)group->n_questions};
+        ask_group(&g, dump_dir);
+    } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
+        for (size_t i = 0; i < group->n_questions; i++)
+            store_failure(r, group->question[i], error.message);
+    }
+    free(questions);
+    lb_clip_free(clip);
+}
+
+static lb_status answer_all(run *r, lb_error *error) {
+    const lb_run_params *p = r->params;
+    const lb_dataset *dataset = r->dataset;
+    for (size_t i = 0; i < dataset->n_questions; i++)
+        if (dataset->question[i].fault)
+            store_failure(r, i, dataset->question[i].fault);
+    if (dataset->n_groups == 0)
+        return LB_STATUS_OK;
+    const char **paths = calloc(dataset->n_groups, sizeof *paths);
+    char *questions_path = strdup(p->questions_path);
+    lb_prefetch *prefetch = NULL;
+    lb_status status =
+        paths && questions_path ? LB_STATUS_OK : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    if (status == LB_STATUS_OK) {
+        for (size_t i = 0; i < dataset->n_groups; i++)
+            paths[i] = dataset->group[i].video_path;
+        lb_prefetch_params params = {.clip = p->clip,
+                                     .base = p->videos ? p->videos : dirname(questions_path),
+                                     .allow_outside = p->allow_outside,
+                                     .cancel = p->cancel,
+                                     .n_threads = p->n_decoders,
+                                     .n_ahead = p->n_ahead};
+        params.clip.tile_size = lb_child_get_state(r->child)->image_size;
+        status = lb_prefetch_start(paths, dataset->n_groups, &params, &prefetch, error);
+    }
+    for (size_t i = 0; i < dataset->n_groups && status == LB_STATUS_OK; i++) {
+        if (cancelled(r))
+            break;
+        answer_group(r, i, prefetch);
+        if (r->journal_status != LB_STATUS_OK) {
+            status = r->journal_status;
+            if (error)
+                *error = r->journal_error;
+        }
+    }
+    lb_prefetch_stop(prefetch);
+    free(paths);
+    free(questions_path);
+    return status;
+}
+
+static lb_status read_questions(run *r, lb_error *error) {
+    lb_fault_list faults = {0};
+    lb_dataset_params params = {.max_questions = r->params->max_questions};
+    lb_status status = lb_dataset_read(r->params->questions_path, &params, &r->dataset, &faults, error);
+    for (size_t i = 0; i < faults.n; i++)
+        if (r->observer.fault)
+            r->observer.fault(faults.fault[i].message, r->observer.user);
+    if (status == LB_STATUS_OK && faults.n > 0 && !r->params->keep_going)
+        status = lb_error_set(error, LB_STATUS_FORMAT,
+                              "%s: %zu fault%s; nothing was asked. --keep-going asks the other questions",
+                              r->params->questions_path, faults.n, faults.n == 1 ? "" : "s");
+    if (status == LB_STATUS_OK && r->dataset->n_questions == 0)
+        status = lb_error_set(error, LB_STATUS_FORMAT, "%s: no questions in it", r->params->questions_path);
+    lb_fault_list_free(&faults);
+    return status;
+}
+
+lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
+                        lb_error *error) {
+    *result = (lb_run_result){0};
+    run r = {.params = params, .result = result};
+    if (observer)
+        r.observer = *observer;
+    lb_status status = read_questions(&r, error);
+    if (status == LB_STATUS_OK) {
+        result->n_questions = r.dataset->n_questions;
+        status = lb_output_paths(params->out, params->child.engine.vlm.model_path, result->csv_path, result->db_path,
+                                 sizeof result->csv_path, error);
+    }
+    if (status == LB_STATUS_OK && params->dump)
+        status = lb_dump_names_make(params->dump, r.dataset, &r.names, error);
+    /* the models before the journal: a run that cannot begin leaves no file behind */
+    if (status == LB_STATUS_OK && r.dataset->n_groups > 0) {
+        if (r.observer.loading)
+            r.observer.loading(r.observer.user);
+        status = lb_child_start(&params->child, params->cancel, &r.child, error);
+        if (status == LB_STATUS_OK) {
+            result->n_children = 1;
+            result->engine = *lb_child_get_state(r.child);
+            if (r.observer.loaded)
+                r.observer.loaded(&result->engine, r.observer.user);
+        }
+    }
+    if (status == LB_STATUS_OK)
+        status = lb_output_journal(params, result->db_path, &r.journal, error);
+    if (status == LB_STATUS_OK) {
+        r.start_s = lb_now_s();
+        status = answer_all(&r, error);
+        result->seconds = lb_now_s() - r.start_s;
+        result->interrupted = cancelled(&r) && result->n_answered < result->n_questions;
+        if (r.child)
+            result->engine = *lb_child_get_state(r.child);
+    }
+    if (status == LB_STATUS_OK)
+        status = lb_journal_write_csv(r.journal, result->csv_path, params->columns, error);
+    lb_journal_close(r.journal);
+    lb_child_stop(r.child);
+    lb_dump_names_free(&r.names);
+    lb_dataset_free(r.dataset);
+    return status;
+}

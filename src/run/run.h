@@ -1,0 +1,62 @@
+/* The answer run: questions file in, journal and CSV out. Joins all stages; what `lowbeam answer` is.
+ *
+ *     lb_run_params params = lb_run_default_params();
+ *     params.questions_path = "questions.json";
+ *     params.child.engine.vlm.model_path = "llm.gguf";
+ *     params.child.engine.vlm.mmproj_path = "mmproj.gguf";
+ *     lb_run_result result;
+ *     if (lb_run_answer(&params, &observer, &result, &error) != LB_STATUS_OK) ...     // nothing could be done
+ *     printf("%s\n", result.csv_path);
+ */
+#ifndef LB_RUN_RUN_H
+#define LB_RUN_RUN_H
+
+#include "dataset/dataset.h"
+#include "journal/journal.h"
+#include "run/child.h"
+
+#include <limits.h>
+
+typedef struct lb_run_params {
+    const char *questions_path;
+    const char *videos;      /* base folder; NULL: the questions file's */
+    const char *out;         /* folder, or a file ending in .csv; default "." */
+    const char *columns;     /* of the CSV; NULL: all */
+    const char *dump;        /* folder for --dump; NULL: none */
+    size_t max_questions;    /* 0: all */
+    bool keep_going;         /* ask the sound questions of a faulty file */
+    bool allow_outside;      /* video paths may leave the base folder */
+    lb_clip_params clip;     /* tile_size is taken from the model */
+    int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
+    lb_child_params child;
+    const volatile bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
+} lb_run_params;
+
+lb_run_params lb_run_default_params(void);
+
+typedef struct lb_run_result {
+    char csv_path[PATH_MAX], db_path[PATH_MAX];
+    size_t n_questions, n_answered, n_fallback, n_truths, n_right;
+    size_t n_videos, n_children; /* clips read; engine processes used */
+    bool interrupted;
+    double seconds; /* without loading the models */
+    lb_child_state engine;
+} lb_run_result;
+
+/* What goes on, for whoever shows it. All may be NULL. Strings are good during the call. */
+typedef struct lb_run_observer {
+    void (*fault)(const char *message, void *user);          /* of the questions file, each one */
+    void (*loading)(void *user);                             /* the models are being loaded */
+    void (*loaded)(const lb_child_state *state, void *user); /* first child ready */
+    void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
+                     const lb_child_state *state, double seconds, void *user);
+    void (*warning)(const char *message, void *user); /* a child died, say */
+    void *user;
+} lb_run_observer;
+
+/* Returns OK also when questions were answered by fallback or the run was interrupted (see result).
+ * Errors: what keeps every question from being asked; nothing is left behind then but what existed. */
+lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
+                        lb_error *error);
+
+#endif

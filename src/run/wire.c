@@ -1,0 +1,127 @@
+#include "run/wire.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MESSAGE_MAX = 256 << 20 }; /* bytes; 5,000 questions of a video are about 5 MB */
+
+static lb_status gone(lb_error *error) {
+    return lb_error_set(error, LB_STATUS_CHILD_DIED, "the other process is gone");
+}
+
+/* The length goes first, the descriptor beside it. */
+static lb_status send_head(int fd, uint32_t n, int passed_fd, lb_error *error) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {&n, sizeof n};
+    struct msghdr head = {.msg_iov = &part, .msg_iovlen = 1};
+    if (passed_fd >= 0) {
+        head.msg_control = control.bytes;
+        head.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&head);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &passed_fd, sizeof passed_fd);
+    }
+    ssize_t sent;
+    while ((sent = sendmsg(fd, &head, MSG_NOSIGNAL)) < 0 && errno == EINTR)
+        ;
+    return sent == (ssize_t)sizeof n ? LB_STATUS_OK : gone(error);
+}
+
+lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error) {
+    char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+    json_decref(message);
+    if (!text)
+        return lb_error_set(error, LB_STATUS_INTERNAL, "a message between the processes cannot be written");
+    size_t n = strlen(text);
+    lb_status status = n > MESSAGE_MAX ? lb_error_set(error, LB_STATUS_DOES_NOT_FIT, "a message of %zu bytes", n)
+                                       : send_head(fd, (uint32_t)n, passed_fd, error);
+    for (size_t done = 0; done < n && status == LB_STATUS_OK;) {
+        ssize_t sent = send(fd, text + done, n - done, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            status = gone(error);
+        else
+            done += (size_t)sent;
+    }
+    free(text);
+    return status;
+}
+
+static lb_status receive_head(int fd, uint32_t *n, int *passed_fd, lb_error *error) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {n, sizeof *n};
+    struct msghdr head = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    ssize_t got = recvmsg(fd, &head, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+    if (got < 0 && errno == EINTR)
+        return lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
+    if (got != (ssize_t)sizeof *n)
+        return gone(error);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&head);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+        memcpy(passed_fd, CMSG_DATA(c), sizeof *passed_fd);
+    return LB_STATUS_OK;
+}
+
+lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *error) {
+    *message = NULL;
+    *passed_fd = -1;
+    uint32_t n = 0;
+    lb_status status = receive_head(fd, &n, passed_fd, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    char *text = n <= MESSAGE_MAX ? malloc((size_t)n + 1) : NULL;
+    if (!text)
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for a message of %u bytes", n);
+    for (size_t done = 0; done < n && status == LB_STATUS_OK;) {
+        ssize_t got = recv(fd, text + done, n - done, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            status = gone(error);
+        else
+            done += (size_t)got;
+    }
+    if (status == LB_STATUS_OK) {
+        json_error_t fault;
+        *message = json_loadb(text, n, 0, &fault);
+        if (!json_is_object(*message)) {
+            json_decref(*message);
+            *message = NULL;
+            status =
+                lb_error_set(error, LB_STATUS_FORMAT, "a message between the processes is malformed: %s", fault.text);
+        }
+    }
+    free(text);
+    if (status != LB_STATUS_OK && *passed_fd >= 0) {
+        close(*passed_fd);
+        *passed_fd = -1;
+    }
+    return status;
+}
+
+bool lb_wire_pending(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+const char *lb_wire_type(const json_t *message) {
+    const char *type = json_string_value(json_object_get(message, "type"));
+    return type ? type : "";
+}

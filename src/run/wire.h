@@ -1,0 +1,30 @@
+/* Messages between lowbeam and its engine child: JSON over a socket pair, with a file descriptor beside it where one is
+ * needed. Both ends are the same binary, so there is no version to agree on.
+ *
+ *     lb_wire_send(fd, json_pack("{s:s}", "type", "stop"), -1, &error);        // takes the object
+ *     json_t *message;
+ *     int passed;
+ *     lb_wire_receive(fd, &message, &passed, &error);                          // CHILD_DIED: the other end is gone
+ */
+#ifndef LB_RUN_WIRE_H
+#define LB_RUN_WIRE_H
+
+#include "lowbeam/status.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Takes message over, also on failure; passed_fd -1: none. Errors: INTERNAL (message NULL), CHILD_DIED, IO. */
+lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error);
+
+/* Waits for one message. message: the caller's, json_decref. passed_fd: the caller's to close, -1 when there is none.
+ * Errors: CHILD_DIED (the other end closed), INTERRUPTED (a signal came before the message began), IO, FORMAT. */
+lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *error);
+
+/* Is there something to receive now? */
+bool lb_wire_pending(int fd);
+
+/* "type" of a message; "" when it has none. */
+const char *lb_wire_type(const json_t *message);
+
+#endif
