@@ -15,10 +15,10 @@ skip_all() {
     done
     exit 0
 }
-python=$(scripts/checks_venv.sh) ||
-    skip_all "the Python packages could not be installed, see $LOWBEAM_CACHE/log"
-source=$(scripts/llama_source.sh) ||
-    skip_all "llama.cpp's sources could not be fetched, see $LOWBEAM_CACHE/log"
+python=$(LOWBEAM_TAIL=1 scripts/checks_venv.sh) ||
+    skip_all "because the Python packages could not be installed, see $LOWBEAM_CACHE/log"
+source=$(LOWBEAM_TAIL=1 scripts/llama_source.sh) ||
+    skip_all "because llama.cpp's sources could not be fetched, see $LOWBEAM_CACHE/log"
 export LOWBEAM_LLAMA_SRC=$source
 
 # Small random models in the published layout, made again when a script that makes them changes.
@@ -61,8 +61,8 @@ END
     case $status in
     0)
         echo "pass $name" >>"$results"
-        # Each check's last line tells its largest error.
-        echo "    $(tail -n 1 "$log")"
+        # Its largest errors: all lines of a check that prints few, the last one of a check that prints many.
+        if [ "$(wc -l <"$log")" -le 15 ]; then sed 's/^/    /' "$log"; else tail -n 1 "$log" | sed 's/^/    /'; fi
         ;;
     77) echo "skip $name: $(tail -n 1 "$log")" >>"$results" ;;
     *) echo "fail $name: see $log" >>"$results" ;;

@@ -25,8 +25,8 @@ as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || fail "neither root nor sudo here; as root run: apt-get install ${missing[*]}"
     as_root=(sudo)
-    # Asked for here, since the steps below have no terminal.
-    sudo -v || fail "sudo refused; as root run: apt-get install ${missing[*]}"
+    # Asked for here, since the step below has no terminal; and "sudo -v" asks even some of those who need no password.
+    sudo -n true 2>/dev/null || sudo -v || fail "sudo refused; as root run: apt-get install ${missing[*]}"
 fi
 
 apt_get() {
