@@ -204,7 +204,7 @@ static lb_status dump_question(const session *s, const item *it, const float *lo
     return status;
 }
 
-static void softmax(const float *logits, int n, float *probabilities) {
+void lb_softmax(const float *logits, int n, float *probabilities) {
     float most = logits[0], sum = 0;
     for (int i = 1; i < n; i++)
         most = fmaxf(most, logits[i]);
@@ -222,7 +222,7 @@ static void reply_answer(const session *s, const item *it, const lb_vlm_reply *g
     float logits[LB_CHOICES_MAX], probabilities[LB_CHOICES_MAX];
     for (int i = 0; i < q->n_choices; i++)
         logits[i] = got->logits[engine->letter_token[i]];
-    softmax(logits, q->n_choices, probabilities);
+    lb_softmax(logits, q->n_choices, probabilities);
     int letter = 0;
     char *text = NULL;
     if (engine->params.letter_only) {

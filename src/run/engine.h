@@ -73,4 +73,7 @@ typedef struct lb_engine_callbacks {
 void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_engine_question *questions, int n,
                       lb_engine_callbacks callbacks);
 
+/* probabilities: [n], sums to 1. */
+void lb_softmax(const float *logits, int n, float *probabilities);
+
 #endif
