@@ -71,7 +71,8 @@ typedef struct lb_input {
     AVFormatContext *format;
     AVStream *stream;
     const AVCodec *codec;
-    int next; /* number, in decoding order, of the packet that lb_input_read gives next */
+    int read_error; /* why lb_input_read gave false; 0: the end */
+    int next;       /* number, in decoding order, of the packet that lb_input_read gives next */
     AVPacket *peeked;
     bool has_peeked, no_seek;
 } lb_input;

@@ -1,11 +1,16 @@
 #include "video/decode.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Decoding on costs as much as a flush and filling the decoder's pipeline again while the next key packet is no further
  * than this (a frame for each thread, and those that wait to be reordered). */
 enum { WORTH_JUMPING = 8 };
+
+/* Frames that are not wanted and to which no other refers are not decoded at all, unless a wanted one is shown within
+ * this many after them: a decoder that has to learn how many frames wait to be reordered needs to see some. */
+enum { SKIP_MARGIN = 16 };
 
 /* A decoder that says the same error this often without taking a packet has come to its end. */
 enum { ERRORS_MAX = 1000 };
@@ -18,13 +23,15 @@ typedef struct decoding {
     uint8_t *out;
     AVCodecContext *codec;
     AVPacket *packet;
-    AVFrame *frame, *last; /* last: the newest frame that came out, whatever its number */
-    int slot;              /* first one without pixels; go->index ascends */
-    int run_start;         /* packet with which the decoder started afresh */
-    int64_t run_outputs;   /* frames that came out since */
-    bool is_timed;         /* index->is_timed, unless the decoder gives other times than the packets' */
-    bool is_over;          /* the decoder is drained */
-    bool trust_start;      /* the run started at the file's first packet, or has shown frames from where it should */
+    int32_t *number_of_packet; /* [n] packet, in decoding order, to frame */
+    AVFrame *frame, *last;     /* last: the newest frame that came out, whatever its number */
+    int slot;                  /* first one without pixels; go->index ascends */
+    int run_start;             /* packet with which the decoder started afresh */
+    int64_t run_outputs;       /* frames that came out since */
+    bool is_timed;             /* index->is_timed, unless the decoder gives other times than the packets' */
+    bool skips;                /* leaves out frames without which the wanted ones can be decoded */
+    bool is_over;              /* the decoder is drained */
+    bool trust_start; /* the run started at the file's first packet, or has shown frames from where it should */
 } decoding;
 
 static AVCodecContext *open_codec(const lb_input *input, int threads) {
@@ -92,7 +99,7 @@ static int64_t number_of(decoding *d, const AVFrame *frame) {
     /* decord takes best_effort_timestamp; it is pts wherever there is one. */
     const int number = lb_stream_index_find(d->index, frame->best_effort_timestamp);
     if (number < 0 && d->run_start == 0 && d->run_outputs == 0) {
-        d->is_timed = false; /* the decoder makes up times of its own: count */
+        d->is_timed = d->skips = false; /* the decoder makes up times of its own: count */
         return 0;
     }
     return number;
@@ -107,6 +114,10 @@ static bool take(decoding *d) {
             return false;
         d->trust_start = !is_damaged;
     }
+    if (d->skips && number > wanted) {
+        d->skips = false; /* perhaps the one to come was held to be out of order for the gap before it */
+        return false;
+    }
     d->run_outputs++;
     if (number >= wanted)
         fill(d, d->frame, number);
@@ -115,12 +126,21 @@ static bool take(decoding *d) {
     return true;
 }
 
+/* What of the next packet, number k in decoding order, can be left undecoded. Only codecs whose non-reference frames
+ * are so by definition: in HEVC a frame marked so may still be one for a higher temporal layer. */
+static enum AVDiscard discard_for(const decoding *d, int k) {
+    const int64_t number = d->skips ? d->number_of_packet[k] : -1;
+    if (number < 0 || number + SKIP_MARGIN >= d->go->index[d->slot])
+        return AVDISCARD_DEFAULT;
+    return AVDISCARD_NONREF;
+}
+
 /* Hands the decoder its next packet, or the end. A damaged packet is refused: the next ones may be whole. */
 static void feed(decoding *d) {
-    if (lb_input_read(d->input, d->packet))
-        avcodec_send_packet(d->codec, d->packet);
-    else
-        avcodec_send_packet(d->codec, NULL);
+    const bool is_there = lb_input_read(d->input, d->packet) && d->input->next <= d->index->n;
+    if (is_there)
+        d->codec->skip_frame = discard_for(d, d->input->next - 1);
+    avcodec_send_packet(d->codec, is_there ? d->packet : NULL);
     av_packet_unref(d->packet);
 }
 
@@ -166,10 +186,15 @@ void lb_frames_decode(lb_input *input, const lb_stream_index *index, lb_pixels *
         .frame = av_frame_alloc(),
         .last = av_frame_alloc(),
         .is_timed = index->is_timed,
+        .number_of_packet = calloc((size_t)index->n, sizeof(int32_t)),
         .run_start = -1,
     };
-    if (!d.packet || !d.frame || !d.last)
+    if (!d.packet || !d.frame || !d.last || !d.number_of_packet)
         lb_decode_fail(LB_STATUS_OUT_OF_MEMORY, "no memory for a frame");
+    for (int i = 0; i < index->n; i++)
+        d.number_of_packet[index->by_time[i]] = i;
+    const enum AVCodecID id = input->codec->id;
+    d.skips = d.is_timed && (id == AV_CODEC_ID_H264 || id == AV_CODEC_ID_MPEG4 || id == AV_CODEC_ID_MPEG2VIDEO);
     while (d.slot < go->n_frames) {
         const int wanted = (int)go->index[d.slot];
         const int key = d.is_timed ? lb_stream_index_key(index, wanted, 0) : 0;
@@ -177,14 +202,16 @@ void lb_frames_decode(lb_input *input, const lb_stream_index *index, lb_pixels *
             start_at(&d, key);
         /* A run that starts too late (a packet marked as key that is none, gradual refresh) goes back by 1, 2, 4, ...
          * key packets, and at last to the start, from where everything is taken as it comes. */
-        int back = 1;
+        int back = 0;
         for (;;) {
+            const bool skipped = d.skips;
             const bool started_well = advance(&d);
             const bool is_empty = d.is_over && !d.last->buf[0];
             if (started_well && (!is_empty || d.run_start == 0))
                 break;
-            start_at(&d, lb_stream_index_key(index, wanted, back));
-            back = back > (1 << 20) ? back : 2 * back;
+            if (d.skips == skipped) /* else once more from the same packet, decoding every frame */
+                back = back == 0 ? 1 : back > (1 << 20) ? back : 2 * back;
+            start_at(&d, lb_stream_index_key(index, (int)go->index[d.slot], back));
         }
         if (d.is_over)
             fill_rest(&d);

@@ -1,6 +1,7 @@
 #include "video/decode.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const lb_packet_info *sorted_packets; /* qsort gives its comparison no context; this program sorts once */
 
@@ -8,6 +9,26 @@ static int compare_times(const void *a, const void *b) {
     const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
     const int64_t x = sorted_packets[i].pts, y = sorted_packets[j].pts;
     return x != y ? (x < y ? -1 : 1) : (i > j) - (i < j);
+}
+
+/* As decord: what is left of an MP4 or MOV file of which a part is missing is not taken for the video, since frames
+ * spread over the rest would be others than the whole file's. (Files of other kinds have no index to tell: cut off,
+ * they are shorter videos, to decord too.) */
+static void refuse_cut_file(const lb_input *input, int n_read) {
+    if (input->read_error)
+        lb_decode_fail(LB_STATUS_FORMAT, "the file is broken after frame %d: %s", n_read,
+                       lb_decode_text(input->read_error));
+    if (strncmp(input->format->iformat->name, "mov", 3))
+        return;
+    const int n_entries = avformat_index_get_entries_count(input->stream);
+    int n_missing = 0;
+    for (int i = 0; i < n_entries; i++) {
+        const AVIndexEntry *entry = avformat_index_get_entry(input->stream, i);
+        n_missing += entry && entry->size > 0 && entry->pos > input->size - entry->size;
+    }
+    if (n_missing)
+        lb_decode_fail(LB_STATUS_FORMAT, "the file is cut off: %d of its %d frames lie past its end", n_missing,
+                       n_entries);
 }
 
 void lb_stream_index_build(lb_input *input, lb_stream_index *index) {
@@ -29,6 +50,8 @@ void lb_stream_index_build(lb_input *input, lb_stream_index *index) {
         };
         av_packet_unref(packet);
     }
+    if (packet)
+        refuse_cut_file(input, index->n);
     if (packet && index->n == 0)
         lb_decode_fail(LB_STATUS_FORMAT, "the video stream is empty or cut off before its first frame");
     index->by_time = calloc((size_t)index->n + 1, sizeof *index->by_time);

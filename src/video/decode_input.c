@@ -109,6 +109,7 @@ static void open_format(lb_input *input) {
             input->format->streams[i]->discard = AVDISCARD_ALL;
     input->next = 0;
     input->has_peeked = false;
+    input->read_error = 0;
 }
 
 void lb_input_open(lb_input *input, int fd, const char *extension) {
@@ -130,8 +131,11 @@ bool lb_input_read(lb_input *input, AVPacket *packet) {
         return true;
     }
     for (;;) {
-        if (av_read_frame(input->format, packet) < 0)
-            return false; /* a cut file ends with an error: what came before it is the video */
+        const int code = av_read_frame(input->format, packet);
+        if (code < 0) {
+            input->read_error = code == AVERROR_EOF ? 0 : code;
+            return false;
+        }
         if (packet->stream_index == input->stream->index) {
             lb_decode_progress();
             input->next++;

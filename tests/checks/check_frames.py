@@ -43,7 +43,7 @@ def read_ours(build, path, n, out, bound=None):
     env = {"LOWBEAM_DECODE": str(build / "lowbeam-decode"), **os.environ}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip())
+        raise RuntimeError(done.stderr.strip() or f'dump_frames: exit status {done.returncode}')
     about = json.loads(done.stdout)
     frames = np.fromfile(out, np.uint8).reshape(n, about["height"], about["width"], 3)
     return about, frames
@@ -80,7 +80,7 @@ def read_ffmpeg(path, filters="scale=flags=bilinear"):
         frames.append(rows[::-1 if height > 0 else 1, :3 * width].reshape(abs(height), width, 3)[..., ::-1])
         at += size
     num, den = map(int, stream["avg_frame_rate"].split("/"))
-    times = [float(f["pts_time"]) - float(stream.get("start_time", 0)) for f in about.get("frames", [])]
+    times = [float(f.get("pts_time", "nan")) - float(stream.get("start_time", 0)) for f in about.get("frames", [])]
     return frames, int(stream["nb_read_packets"]), num / den if den else 0, times
 
 
@@ -104,6 +104,10 @@ def check(build, work, clip, path):
     problems = []
     reference = read_decord(path) if clip.reference == "decord" else read_ffmpeg(path, clip.filters)
     frames, n_total, fps, times = reference
+    frames = frames[:1] * clip.hidden + frames
+    times = np.array(times) if len(times) == n_total else np.zeros(0)
+    if not np.isfinite(times).all() or np.abs(times).max(initial=0) > 1e9:
+        times = np.arange(n_total) / fps  # the file has none (AVI); decord's are made of AV_NOPTS_VALUE
     worst, share, misplaced = 0.0, 1.0, 0
     about = {}
     for n in sorted({1, 8, 13, min(n_total, 200)}):
@@ -116,8 +120,8 @@ def check(build, work, clip, path):
             return [f"size {ours.shape[1:]}, expected {frames[0].shape}"], ""
         mean, part, wrong = compare(ours, frames, about["index"])
         worst, share, misplaced = max(worst, mean), min(share, part), misplaced + wrong
-        if len(times) == n_total:
-            off = np.abs(np.array(times)[about["index"]] - np.array(about["time_s"])).max()
+        if times.size:
+            off = np.abs(times[about["index"]] - np.array(about["time_s"])).max()
             if off > 0.002:  # decord keeps times in 32-bit floats
                 problems.append(f"times off by {off:.4f} s")
     if abs(about["fps"] - fps) > 1e-6 * fps:
@@ -135,7 +139,7 @@ def speed(build, work):
     path = work / "speed.mp4"
     if not path.exists():
         subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=30:d=20", "-vf",
-                        "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "250", "-bf", "2",
+                        "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "250", "-bf", "2", "-b:v", "8M",
                         "-threads", "2", str(path)], check=True)
     ours, theirs = [], []
     for _ in range(3):
