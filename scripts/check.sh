@@ -40,13 +40,16 @@ have_models || true
 
 for check in "${checks[@]}"; do
     name=$(basename "$check" .py)
-    if grep -qE "[\"']--models[\"']" "$check" && [ ! -d "$models" ]; then
+    # Some leave their options to common.py.
+    sources=("$check")
+    ! grep -qE '^(import common|from common import)' "$check" || sources+=(tests/checks/common.py)
+    if grep -qE "[\"']--models[\"']" "${sources[@]}" && [ ! -d "$models" ]; then
         echo "fail $name: its models could not be made, see $folder/log/models.log" >>"$results"
         continue
     fi
     options=()
     while read -r option value; do
-        if grep -qE "[\"']${option}[\"']" "$check"; then
+        if grep -qE "[\"']${option}[\"']" "${sources[@]}"; then
             options+=("$option" "$value")
         fi
     done <<END

@@ -43,8 +43,10 @@ built() {
     return 1
 }
 
-if [ $what = all ] && built "$folder"; then
-    run_ctest "$folder" ""
+folder_built=
+if [ $what != sanitize ] && built "$folder"; then
+    folder_built=1
+    [ $what = checks ] || run_ctest "$folder" ""
 fi
 # With asserts, little optimised, and always for the CPU.
 if [ $what != checks ] && CUDA=0 built build-sanitize -DLOWBEAM_SANITIZE=address,undefined \
@@ -56,11 +58,7 @@ if [ $what != checks ] && CUDA=0 built build-sanitize -DLOWBEAM_SANITIZE=address
         run_ctest build-sanitize sanitizers
     )
 fi
-if [ $what = all ] || { [ $what = checks ] && built "$folder"; }; then
-    if [ -x "$folder/lowbeam" ]; then
-        scripts/check.sh "$folder" "$results"
-    fi
-fi
+[ -z "$folder_built" ] || scripts/check.sh "$folder" "$results"
 
 grep -E '^(skip|fail) ' "$results" | sed -e 's/^skip /skipped: /' -e 's/^fail /FAILED: /' || true
 count() { grep -c "^$1 " "$results" || true; }
