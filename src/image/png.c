@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <png.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +35,30 @@ static void ignore_warning(png_structp png, png_const_charp message) {
     (void)png, (void)message;
 }
 
+static bool is_grey16(png_structp png, png_infop info) {
+    return png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
+}
+
+/* Pillow's I;16 to RGB: values are not scaled, but cut at 255. In place, from the end, since rows grow. */
+static void expand_grey16(const lb_image *image) {
+    for (int y = 0; y < image->height; y++) {
+        uint8_t *row = image->data + (size_t)y * 3 * (size_t)image->width;
+        for (int x = image->width - 1; x >= 0; x--) {
+            const uint8_t value = row[2 * x] ? 255 : row[2 * x + 1];
+            memset(row + 3 * x, value, 3);
+        }
+    }
+}
+
 /* The steps from any PNG to what Pillow's convert("RGB") gives: colours as stored (no gamma, no profile), 16 bits cut
  * to the upper 8, alpha and transparency dropped. */
 static void ask_for_rgb(png_structp png, png_infop info) {
     const int type = png_get_color_type(png, info), depth = png_get_bit_depth(png, info);
+    png_set_interlace_handling(png);
+    if (is_grey16(png, info)) {
+        png_read_update_info(png, info);
+        return;
+    }
     if (type == PNG_COLOR_TYPE_PALETTE)
         png_set_palette_to_rgb(png);
     if (type == PNG_COLOR_TYPE_GRAY && depth < 8)
@@ -48,7 +69,6 @@ static void ask_for_rgb(png_structp png, png_infop info) {
         png_set_strip_alpha(png);
     if (!(type & PNG_COLOR_MASK_COLOR))
         png_set_gray_to_rgb(png);
-    png_set_interlace_handling(png);
     png_read_update_info(png, info);
 }
 
@@ -75,7 +95,8 @@ lb_status lb_png_read(const uint8_t *bytes, size_t size, size_t max_bytes, lb_im
     status = lb_image_new(png_get_image_width(png, info), png_get_image_height(png, info), max_bytes, image, error);
     if (status != LB_STATUS_OK)
         goto cleanup;
-    if (png_get_rowbytes(png, info) != 3 * (size_t)image->width)
+    const bool grey16 = is_grey16(png, info);
+    if (png_get_rowbytes(png, info) != (grey16 ? 2 : 3) * (size_t)image->width)
         png_error(png, "its rows are not RGB");
     rows = calloc((size_t)image->height, sizeof *rows);
     if (!rows) {
@@ -85,6 +106,8 @@ lb_status lb_png_read(const uint8_t *bytes, size_t size, size_t max_bytes, lb_im
     for (int y = 0; y < image->height; y++)
         rows[y] = image->data + (size_t)y * 3 * (size_t)image->width;
     png_read_image(png, rows);
+    if (grey16)
+        expand_grey16(image);
 
 cleanup:
     free(rows);

@@ -226,7 +226,7 @@ static void limits_hold(void **state) {
     expect_failure("ref/h264_bframes.mp4", &params, LB_STATUS_INVALID_ARGUMENT, "1025", "1024");
 }
 
-/* Every 7th byte position of a clip damaged in turn: any answer is right, as long as there is one and nothing hangs. */
+/* Bits of a clip turned over here and there: any answer of the decoder is right, as long as it gives one. */
 static void damaged_clips_never_hang(void **state) {
     (void)state;
     static uint8_t clip[1 << 16];
@@ -244,7 +244,7 @@ static void damaged_clips_never_hang(void **state) {
         lb_frames *frames;
         lb_error error = {0};
         const lb_status status = lb_frames_read(in_folder("damaged.mp4"), &params, &frames, &error);
-        if (status == LB_STATUS_TIMEOUT || status == LB_STATUS_INTERNAL)
+        if (status == LB_STATUS_TIMEOUT || status == LB_STATUS_INTERNAL || status == LB_STATUS_CHILD_DIED)
             fail_msg("seed %zu: %s", seed, error.message);
         lb_frames_free(frames);
     }
