@@ -110,6 +110,63 @@ static bool graph_is_supported(lb_encoder *encoder, bool flash) {
     return supported;
 }
 
+static size_t tile_bytes(const lb_encoder *encoder) {
+    const size_t side = (size_t)encoder->model.hparams.image_size;
+    return side * side * 3;
+}
+
+/* 8-bit pixels as q8_0 blocks of scale 1 (f16 0x3C00): value = pixel - 128. The last block is filled with zeros. */
+static void pack_pixels(const uint8_t *pixels, size_t n, uint8_t *blocks) {
+    for (size_t i = 0; i < n; i += 32, blocks += 34) {
+        blocks[0] = 0x00;
+        blocks[1] = 0x3C;
+        size_t m = n - i < 32 ? n - i : 32;
+        for (size_t k = 0; k < m; k++)
+            blocks[2 + k] = pixels[i + k] ^ 0x80;
+        memset(blocks + 2 + m, 0, 32 - m);
+    }
+}
+
+static lb_status check_finite(const float *rows, int first, int n_tiles, size_t per_tile, lb_error *error) {
+    for (int t = first; t < first + n_tiles; t++) {
+        float sum = 0; /* a value times zero is zero or, when it is not finite, NaN: one branch a tile */
+        for (size_t i = 0; i < per_tile; i++)
+            sum += rows[(size_t)t * per_tile + i] * 0.0f;
+        if (!(sum == 0.0f))
+            return lb_error_set(error, LB_STATUS_NOT_FINITE, "vision encoder: the embedding of tile %d is not finite",
+                                t);
+    }
+    return LB_STATUS_OK;
+}
+
+/* Queues one batch: pixels to the device, the graph, embeddings back. */
+static lb_status queue(lb_encoder *encoder, const lb_pinned *stage, int n, float *out, lb_error *error) {
+    lb_status status = use_graph(encoder, n, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    struct ggml_tensor *pixels = ggml_graph_get_tensor(encoder->graph, "pixels");
+    struct ggml_tensor *rows = ggml_graph_get_tensor(encoder->graph, "embeddings");
+    ggml_backend_tensor_set_async(encoder->backend, pixels, stage->data, 0, ggml_nbytes(pixels));
+    if (ggml_backend_graph_compute_async(encoder->backend, encoder->graph) != GGML_STATUS_SUCCESS)
+        return lb_error_set(error, LB_STATUS_BACKEND, "vision encoder: %s failed: %s", encoder->device.name,
+                            lb_nn_last_log_error());
+    if (out)
+        ggml_backend_tensor_get_async(encoder->backend, rows, out, 0, ggml_nbytes(rows));
+    return LB_STATUS_OK;
+}
+
+static lb_status warm_up(lb_encoder *encoder, lb_error *error) {
+    const size_t n = (size_t)encoder->tile_batch * tile_bytes(encoder);
+    uint8_t *grey = calloc(1, n);
+    if (!grey)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d tiles", encoder->tile_batch);
+    pack_pixels(grey, n, encoder->stage[0].data);
+    free(grey);
+    lb_status status = queue(encoder, &encoder->stage[0], encoder->tile_batch, NULL, error);
+    ggml_backend_synchronize(encoder->backend);
+    return status;
+}
+
 lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_encoder **out, lb_error *error) {
     *out = NULL;
     lb_gguf *file = NULL;
@@ -148,6 +205,9 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
         status = lb_pinned_alloc(&encoder->device,
                                  block * (size_t)lb_encoder_pixel_blocks(&encoder->model.hparams, encoder->tile_batch),
                                  LB_COMPONENT_FRAMES, &encoder->stage[i], error);
+    /* pools and workspaces grow with the first batch: better now, where it can be reported, than at the first video */
+    if (status == LB_STATUS_OK && !params->device.is_cpu)
+        status = warm_up(encoder, error);
 cleanup:
     lb_gguf_close(file);
     if (status != LB_STATUS_OK)
@@ -172,56 +232,23 @@ void lb_encoder_free(lb_encoder *encoder) {
     free(encoder);
 }
 
-/* 8-bit pixels as q8_0 blocks of scale 1 (f16 0x3C00): value = pixel - 128. The last block is filled with zeros. */
-static void pack_pixels(const uint8_t *pixels, size_t n, uint8_t *blocks) {
-    for (size_t i = 0; i < n; i += 32, blocks += 34) {
-        blocks[0] = 0x00;
-        blocks[1] = 0x3C;
-        size_t m = n - i < 32 ? n - i : 32;
-        for (size_t k = 0; k < m; k++)
-            blocks[2 + k] = pixels[i + k] ^ 0x80;
-        memset(blocks + 2 + m, 0, 32 - m);
-    }
-}
-
-static lb_status check_finite(const float *rows, int n_tiles, size_t per_tile, lb_error *error) {
-    for (int t = 0; t < n_tiles; t++) {
-        float sum = 0; /* a value times zero is zero or, when it is not finite, NaN: one branch a tile */
-        for (size_t i = 0; i < per_tile; i++)
-            sum += rows[(size_t)t * per_tile + i] * 0.0f;
-        if (!(sum == 0.0f))
-            return lb_error_set(error, LB_STATUS_NOT_FINITE, "vision encoder: the embedding of tile %d is not finite",
-                                t);
-    }
-    return LB_STATUS_OK;
-}
-
+/* On one stream everything happens in the order in which it was queued. While the device works on a batch, this thread
+ * packs the next one's pixels and looks through the last one's embeddings. */
 lb_status lb_encoder_run(lb_encoder *encoder, const uint8_t *tiles, int n_tiles, float *out, lb_error *error) {
-    const lb_encoder_hparams *hp = &encoder->model.hparams;
-    const size_t tile_bytes = (size_t)hp->image_size * (size_t)hp->image_size * 3;
-    const size_t per_tile = (size_t)hp->n_tokens * (size_t)hp->n_out;
+    const size_t per_tile = (size_t)encoder->model.hparams.n_tokens * (size_t)encoder->model.hparams.n_out;
     lb_status status = LB_STATUS_OK;
-    for (int done = 0, batch = 0; done < n_tiles && status == LB_STATUS_OK; batch++) {
+    int checked = 0, done = 0;
+    for (int batch = 0; done < n_tiles && status == LB_STATUS_OK; batch++) {
         int n = n_tiles - done < encoder->tile_batch ? n_tiles - done : encoder->tile_batch;
         lb_pinned *stage = &encoder->stage[batch % N_STAGES];
-        pack_pixels(tiles + (size_t)done * tile_bytes, (size_t)n * tile_bytes, stage->data);
-        /* everything is queued in order on one stream: the wait is for the stage buffer's former use */
-        if (batch > 0)
-            ggml_backend_synchronize(encoder->backend);
-        status = use_graph(encoder, n, error);
-        if (status != LB_STATUS_OK)
-            break;
-        struct ggml_tensor *pixels = ggml_graph_get_tensor(encoder->graph, "pixels");
-        struct ggml_tensor *rows = ggml_graph_get_tensor(encoder->graph, "embeddings");
-        ggml_backend_tensor_set_async(encoder->backend, pixels, stage->data, 0, ggml_nbytes(pixels));
-        if (ggml_backend_graph_compute_async(encoder->backend, encoder->graph) != GGML_STATUS_SUCCESS)
-            status = lb_error_set(error, LB_STATUS_BACKEND, "vision encoder: %s failed: %s", encoder->device.name,
-                                  lb_nn_last_log_error());
-        else
-            ggml_backend_tensor_get_async(encoder->backend, rows, out + (size_t)done * per_tile, 0,
-                                          (size_t)n * per_tile * sizeof *out);
+        pack_pixels(tiles + (size_t)done * tile_bytes(encoder), (size_t)n * tile_bytes(encoder), stage->data);
+        ggml_backend_synchronize(encoder->backend); /* the last batch: its embeddings are there, its graph is free */
+        status = queue(encoder, stage, n, out + (size_t)done * per_tile, error);
+        if (status == LB_STATUS_OK)
+            status = check_finite(out, checked, done - checked, per_tile, error);
+        checked = done;
         done += n;
     }
     ggml_backend_synchronize(encoder->backend);
-    return status == LB_STATUS_OK ? check_finite(out, n_tiles, per_tile, error) : status;
+    return status == LB_STATUS_OK ? check_finite(out, checked, n_tiles - checked, per_tile, error) : status;
 }

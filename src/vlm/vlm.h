@@ -67,7 +67,7 @@ void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved);
 lb_status lb_vlm_encode(lb_vlm *vlm, const uint8_t *tiles, int n_tiles, lb_embeddings **embeddings, lb_error *error);
 int64_t lb_embeddings_n_rows(const lb_embeddings *embeddings);
 const float *lb_embeddings_rows(const lb_embeddings *embeddings); /* [n_rows][n_embd], good until it is freed */
-void lb_embeddings_free(lb_embeddings *embeddings);
+void lb_embeddings_free(lb_embeddings *embeddings); /* before lb_vlm_free; its memory serves the next video */
 
 /* Makes room for n_cells tokens in the KV cache; what was evaluated is forgotten when it has to grow.
  * Errors: OUT_OF_MEMORY. Memory: n_cells * n_layer * (k + v) bytes, and activations for one n_ubatch. */
