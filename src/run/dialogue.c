@@ -1,5 +1,6 @@
 #include "run/dialogue.h"
 
+#include "answer/text.h"
 #include "base/error.h"
 #include "vlm/vlm.h"
 
@@ -22,7 +23,18 @@ typedef struct writer {
     FILE *file;
 } writer;
 
-/* Text between two special tokens is tokenized in one piece, as the reference does: joined first. */
+/* Text between two special tokens is normalised and tokenized in one piece, as the reference does: joined first. */
+static lb_status put_text(writer *to, char *joined, size_t n, lb_error *error) {
+    joined[n] = 0;
+    char *nfc = lb_text_nfc(joined);
+    if (!nfc)
+        return lb_error_set(error, LB_STATUS_FORMAT,
+                            "a text of the prompt cannot be normalised: no memory, or not UTF-8");
+    lb_status status = to->text(to, nfc, strlen(nfc), error);
+    free(nfc);
+    return status;
+}
+
 static lb_status walk(writer *to, const char *system, const lb_prompt *prompt, const int *tiles_per_frame,
                       int tokens_per_tile, lb_error *error) {
     size_t capacity = strlen(system) + strlen(prompt->text) + 64, n = 0;
@@ -32,7 +44,7 @@ static lb_status walk(writer *to, const char *system, const lb_prompt *prompt, c
     lb_status status = to->im_start(to, error);
     n = (size_t)snprintf(joined, capacity, "system\n%s", system);
     if (status == LB_STATUS_OK)
-        status = to->text(to, joined, n, error);
+        status = put_text(to, joined, n, error);
     if (status == LB_STATUS_OK)
         status = to->im_end(to, error);
     if (status == LB_STATUS_OK)
@@ -48,13 +60,13 @@ static lb_status walk(writer *to, const char *system, const lb_prompt *prompt, c
             n += part->length;
             continue;
         }
-        status = to->text(to, joined, n, error);
+        status = put_text(to, joined, n, error);
         n = 0;
         if (status == LB_STATUS_OK)
             status = to->picture(to, (size_t)tiles_per_frame[part->frame] * (size_t)tokens_per_tile, error);
     }
     if (status == LB_STATUS_OK)
-        status = to->text(to, joined, n, error);
+        status = put_text(to, joined, n, error);
     if (status == LB_STATUS_OK)
         status = to->im_end(to, error);
     if (status == LB_STATUS_OK)

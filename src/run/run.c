@@ -300,7 +300,9 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     run r = {.params = params, .result = result};
     if (observer)
         r.observer = *observer;
-    lb_status status = read_questions(&r, error);
+    lb_status status = lb_journal_check_columns(params->columns, error);
+    if (status == LB_STATUS_OK)
+        status = read_questions(&r, error);
     if (status == LB_STATUS_OK) {
         result->n_questions = r.dataset->n_questions;
         status = lb_output_paths(params->out, params->child.engine.vlm.model_path, result->csv_path, result->db_path,

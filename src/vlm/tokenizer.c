@@ -9,7 +9,6 @@
 #include <llama.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 struct lb_tokenizer {
     struct llama_model *model; /* vocabulary alone */
@@ -117,26 +116,19 @@ lb_status lb_tokenizer_add_text(const lb_tokenizer *tokenizer, const char *text,
                                 lb_error *error) {
     if (n == 0)
         return LB_STATUS_OK;
-    utf8proc_uint8_t *nfc = NULL;
-    utf8proc_ssize_t n_nfc = n > INT_MAX / 4 ? UTF8PROC_ERROR_OVERFLOW
-                                             : utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &nfc,
-                                                            UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (n_nfc < 0)
-        return lb_error_set(error, LB_STATUS_FORMAT, "a text of the prompt cannot be normalised: %s",
-                            utf8proc_errmsg(n_nfc));
+    if (n > INT_MAX / 4)
+        return lb_error_set(error, LB_STATUS_DOES_NOT_FIT, "a text of %zu bytes in the prompt", n);
     /* every token stands for at least one byte */
-    lb_status status = grow(tokens, (size_t)n_nfc + 1, error);
+    lb_status status = grow(tokens, n + 1, error);
     if (status == LB_STATUS_OK) {
         int32_t room = (int32_t)(tokens->capacity - tokens->n);
-        int32_t got = llama_tokenize(tokenizer->vocab, (const char *)nfc, (int32_t)n_nfc, tokens->id + tokens->n, room,
-                                     false, false);
+        int32_t got = llama_tokenize(tokenizer->vocab, text, (int32_t)n, tokens->id + tokens->n, room, false, false);
         if (got < 0)
-            status = lb_error_set(error, LB_STATUS_INTERNAL, "the tokenizer wants room for %d tokens of %zd bytes",
-                                  -got, n_nfc);
+            status =
+                lb_error_set(error, LB_STATUS_INTERNAL, "the tokenizer wants room for %d tokens of %zu bytes", -got, n);
         else
             tokens->n += (size_t)got;
     }
-    free(nfc);
     return status;
 }
 

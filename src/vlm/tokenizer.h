@@ -31,7 +31,8 @@ lb_status lb_tokenizer_open(const char *path, lb_tokenizer **tokenizer, lb_error
 void lb_tokenizer_free(lb_tokenizer *tokenizer);
 const lb_special_tokens *lb_tokenizer_special(const lb_tokenizer *tokenizer);
 
-/* text: valid UTF-8; normalised to NFC here, as Qwen2's tokenizer does and libllama does not. */
+/* text: valid UTF-8 in NFC (lb_text_nfc): Qwen2's tokenizer normalises, libllama does not. Special tokens typed in it
+ * are plain text. */
 lb_status lb_tokenizer_add_text(const lb_tokenizer *tokenizer, const char *text, size_t n, lb_tokens *tokens,
                                 lb_error *error);
 lb_status lb_tokens_push(lb_tokens *tokens, int32_t id, size_t times, lb_error *error);
