@@ -145,10 +145,10 @@ bool lb_input_read(lb_input *input, AVPacket *packet) {
     }
 }
 
-/* Whether packet is the one that the scan saw as number i. */
+/* Whether packet is the one that the scan saw as number i. Decoding times are no help: some demuxers count them anew
+ * after a seek. */
 static bool is_same(const lb_packet_info *seen, const AVPacket *packet) {
-    return seen->pts == packet->pts && seen->dts == packet->dts &&
-           (seen->position == packet->pos || seen->position < 0 || packet->pos < 0);
+    return seen->pts == packet->pts && (seen->position == packet->pos || seen->position < 0 || packet->pos < 0);
 }
 
 /* Seeks to key packet k; true when the demuxer now stands at a packet between `least` and k, as the scan knew them. */

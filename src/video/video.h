@@ -1,7 +1,8 @@
 /* From a video path to N RGB frames with their indices and times.
  *
  * Takes: a video file (decoded by the separate program lowbeam-decode, the only one that links FFmpeg) or a folder of
- * PNG/JPEG files (read here, in the byte order of their names). Gives: frames in shared memory.
+ * PNG/JPEG files (read here, in the byte order of their names; files without such an ending and hidden ones are passed
+ * over; one such file alone is a video of one frame). Gives: frames in shared memory.
  *
  *     lb_frames_params params = lb_frames_default_params();
  *     params.n_frames = 8;
@@ -22,7 +23,7 @@ typedef struct lb_frames_params {
     int n_frames;                /* how many, uniformly spread; default 8, at most 1024 */
     bool bounded;                /* take them from [from_s, to_s] only; default false */
     double from_s, to_s;         /* seconds; from_s may be -inf and to_s +inf when only one bound is given */
-    double timeout_s;            /* wall time for one frame (decoder without progress); default 20 */
+    double timeout_s;            /* wall time that the decoder may take without any progress; default 20 */
     size_t max_bytes;            /* of decoded frames together; default 4 GiB */
     double image_fps;            /* rate that a folder of pictures is taken to have; default 1 */
     const char *decoder_path;    /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
@@ -35,8 +36,8 @@ lb_frames_params lb_frames_default_params(void);
 typedef struct lb_frames {
     int n_frames, width, height; /* all frames of one video have one size, rotation applied */
     int64_t n_total;             /* frames in the video (as decord's len()), or pictures in the folder */
-    double fps;                  /* average rate */
-    const uint8_t *data;         /* [n_frames][height][width][3] RGB */
+    double fps;                  /* average rate, as decord's get_avg_fps(); 0 when unknown */
+    const uint8_t *data;         /* [n_frames][height][width][3] RGB; read only */
     size_t data_bytes;
     int fd;               /* memfd behind data (offset 0), to be sent to another process; owned by this */
     int64_t *index;       /* [n_frames] which frame of the video, may repeat */
@@ -50,8 +51,10 @@ lb_status lb_frame_indices(int64_t n_total, double fps, const lb_frames_params *
                            lb_error *error);
 
 /* Errors, each with the path in front and one cause: NOT_FOUND, IO, FORMAT (not a video, truncated, no video stream),
- * UNSUPPORTED (codec), TIMEOUT (no progress), OUT_OF_MEMORY, CHILD_DIED (the decoder crashed: the signal's name),
- * INTERRUPTED. */
+ * UNSUPPORTED (codec), REFUSED (a FIFO, socket or device), TIMEOUT (no progress), OUT_OF_MEMORY (above max_bytes, too),
+ * CHILD_DIED (the decoder crashed: the signal's name), INTERRUPTED; INVALID_ARGUMENT as lb_frame_indices.
+ * Frame i is decord 0.6.0's frame i, sorted by presentation time. A number whose frame is damaged or hidden by an edit
+ * list gets the next one shown, past the last one the last. Several threads may read at once. */
 lb_status lb_frames_read(const char *path, const lb_frames_params *params, lb_frames **frames, lb_error *error);
 
 lb_image_view lb_frames_view(const lb_frames *frames, int i);
