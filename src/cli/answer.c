@@ -99,6 +99,12 @@ int lb_cli_answer(int argc, char **argv) {
         {"grounding_dino_model", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "NAME", later_detector},
         {"detection_threshold", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "X", later_detector},
         {"max_detections_per_frame", 0, "max-detections", LB_OPTION_REFUSED, &ignored, 0, 0, "N", later_detector},
+        {"vram", 0, "ram", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
+         "a limit on memory is not there yet; fewer --num-frames or --max-tiles, or a q8_0 model, need less"},
+        {"cache", 0, "cache-dir", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
+         "caches beyond one video are not there yet"},
+        {"resume", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
+         "going on with a run is not there yet; its answers are in the journal beside its CSV"},
         {"load_in_8bit", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
          "give --model a q8_0 GGUF instead (llama-quantize LLM.gguf LLM-q8_0.gguf q8_0)"},
     };

@@ -58,6 +58,9 @@ lb_status lb_vlm_open(const lb_vlm_params *given, lb_vlm **out, lb_error *error)
     lb_vlm *vlm = calloc(1, sizeof *vlm);
     if (!vlm)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    /* cuBLAS multiplies f32 matrices in tf32, 3e-4 off, unless it is told otherwise before CUDA starts */
+    if (params.exact)
+        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     lb_status status = check_headers(&params, error);
     if (status == LB_STATUS_OK)
         status = lb_device_find(params.device, &vlm->device, error);
