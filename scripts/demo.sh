@@ -7,7 +7,7 @@ scripts/build.sh "$folder"
 source=$(scripts/llama_source.sh)
 
 # One folder for each version of the script, so that an old model is never taken for a new one.
-model=$folder/demo-model-$(cat tools/make_demo_model.py tools/gguf_file.py | sha256sum | cut -c1-8)
+model=$folder/demo-model-$(cat tools/make_demo_model.py tools/gguf_file.py tools/qwen2_vocab.py | sha256sum | cut -c1-8)
 make_model() {
     rm -rf "$model.partial"
     "$(find_python)" tools/make_demo_model.py "$model.partial" --vocab "$source/models/ggml-vocab-qwen2.gguf" &&
@@ -27,8 +27,14 @@ status=0
 # 3: finished, with some questions answered by fallback, which is what random text mostly comes to.
 [ $status -eq 0 ] || [ $status -eq 3 ] || exit $status
 echo
-echo "$csv:"
-cat "$csv"
+echo "$csv, without its last column, the prompt:"
+python3 - "$csv" <<'END'
+import csv
+import sys
+with open(sys.argv[1], encoding="utf-8", newline="") as file:
+    for row in csv.reader(file):
+        print(",".join(cell.replace("\n", " ") for cell in row[:-1]))
+END
 echo
 echo "The model is random and small, made to show the way of the data: its answers mean nothing."
-echo "docs/building.md and README.md say how to run the published checkpoints on clips of your own."
+echo "README.md says how to run the published checkpoints on clips of your own."
