@@ -3,7 +3,8 @@
 
     reference.py CHECKPOINT_DIR --dump DIR [--tiles N] [--seed S]
 
-As a module: load(folder) -> model; embed(model, tiles) -> [t * tokens, d]; logits(model, tokens, embeddings) -> [vocab].
+As a module: frame_indices and cut as the replaced program has them; load(folder) -> model; embed(model, tiles) ->
+[t * tokens, d]; logits(model, tokens, embeddings) -> [vocab]; generate(...) -> greedy token ids.
 As a program it writes what an encoder is debugged against, from the bottom up, as .npy files in DIR:
 
     tiles.npy            [t, s, s, 3] u8, two synthetic pictures (noise; a gradient with shapes)
@@ -88,6 +89,32 @@ def load(folder, attention="eager"):
     if missing or unexpected:
         raise SystemExit(f"{folder}: transformers misses {missing} and does not know {unexpected}")
     return model.float().eval()
+
+
+def frame_indices(n, count):
+    """n indices spread over a clip of count frames, as the replaced program takes them."""
+    segment = (count - 1) / n
+    return [int(segment / 2 + np.round(segment * i)) for i in range(n)]
+
+
+def cut(frame, max_tiles, size):
+    """[h, w, 3] u8 to [t, s, s, 3] u8: InternVL's dynamic preprocessing with Pillow."""
+    from PIL import Image
+    picture = Image.fromarray(frame)
+    width, height = picture.size
+    grids = sorted({(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles + 1) if i * j <= max_tiles},
+                   key=lambda grid: grid[0] * grid[1])
+    best, least = (1, 1), float("inf")
+    for i, j in grids:
+        difference = abs(width / height - i / j)
+        if difference < least or (difference == least and width * height > 0.5 * size * size * i * j):
+            best, least = (i, j), difference
+    i, j = best
+    whole = picture.resize((size * i, size * j))
+    tiles = [whole.crop((x * size, y * size, (x + 1) * size, (y + 1) * size)) for y in range(j) for x in range(i)]
+    if len(tiles) > 1:
+        tiles.append(picture.resize((size, size)))
+    return np.stack([np.asarray(tile) for tile in tiles])
 
 
 def pixels(tiles):
