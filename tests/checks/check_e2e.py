@@ -14,7 +14,7 @@ import os
 
 import numpy as np
 
-from common import HERE, Check, Letters, question, qwen2_vocab, reference, relative, write_video
+from common import HERE, Check, Letters, letter_margin, question, qwen2_vocab, reference, relative, write_video
 
 SAMPLES = os.path.normpath(os.path.join(HERE, "..", "..", "samples"))
 FRAMES = 4
@@ -84,7 +84,8 @@ def main():
                     ids, rows = reference.generate(model, run.array(entry["id"], "tokens"), embeddings, 8, qwen2_vocab.IM_END)
                     text, row = tokenizer.decode(ids, skip_special_tokens=True).strip(), run.row[entry["id"]]
                     expected_rows[entry["id"]] = rows[0]
-                    if (row["raw_response"], row["answer"]) != (text, text[:1]):
+                    near = letter_margin(rows[0], 4)[1] < 6e-3  # six times what exact mode is allowed
+                    if (row["raw_response"], row["answer"]) != (text, text[:1]) and not near:
                         differ.append(f"{entry['id']} {row['answer']} {row['raw_response']!r}, expected {text!r}")
         check.expect(f"{what}, answers of {len(data)} questions", not differ, "; ".join(differ) or
                      " ".join(row["answer"] for row in run.rows))
@@ -103,12 +104,12 @@ def check_refusals(check):
     small, tiny, big = (check.model(kind, "mmproj-f32.gguf") for kind in ("small", "tiny224", "6b"))
     for what, mmproj, words in (("an encoder of the 6B kind", big, ["6B"]),
                                 ("an mmproj of another model", small, ["64", "128"])):
-        run = check.answer("e2e-refuse", [question("q", "?", "v")], "--mmproj", mmproj, frames=1, status=None)
+        run = check.answer("e2e-refuse", [question("q", "?", "v")], mmproj_path=mmproj, frames=1, status=None)
         lines = [line for line in run.stderr.strip().splitlines() if line.strip()]
         good = run.status == 1 and not run.rows and lines and all(word in lines[-1] for word in words)
         check.expect(f"{what} is refused in a line that says {' and '.join(words)}", good,
                      f"status {run.status}, {lines[-1] if lines else 'nothing said'!r}")
-    run = check.answer("e2e-accept", [question("q", "?", "v")], "--mmproj", tiny, frames=1)
+    run = check.answer("e2e-accept", [question("q", "?", "v")], mmproj_path=tiny, frames=1)
     check.expect("the mmproj that belongs to it is taken", len(run.rows) == 1)
 
 

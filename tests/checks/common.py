@@ -64,8 +64,8 @@ class Check:
             print("FAIL " + line, file=sys.stderr)
         sys.exit(1 if self.failed or not self.n else 0)
 
-    def answer(self, name, questions, *options, kind="tiny224", llm="f32", mmproj=None, frames=3, tiles=1, tokens=1,
-               status=(0, 3)):
+    def answer(self, name, questions, *options, kind="tiny224", llm="f32", mmproj=None, mmproj_path=None, frames=3, tiles=1,
+               tokens=1, status=(0, 3)):
         """Runs lowbeam on questions (a list as the JSON's "data", or a path) with the videos in WORK/videos."""
         folder = os.path.join(self.work, name)
         os.makedirs(folder, exist_ok=True)
@@ -75,7 +75,7 @@ class Check:
             write_questions(path, questions)
         out, dump = os.path.join(folder, "answers.csv"), os.path.join(folder, "dump")
         command = [self.args.lowbeam, "answer", path, "--model", self.model(kind, f"llm-{llm}.gguf"),
-                   "--mmproj", self.model(kind, f"mmproj-{mmproj or llm}.gguf"), "--num-frames", str(frames),
+                   "--mmproj", mmproj_path or self.model(kind, f"mmproj-{mmproj or llm}.gguf"), "--num-frames", str(frames),
                    "--max-tiles", str(tiles), "--max-new-tokens", str(tokens), "--out", out, "--dump", dump,
                    "--device", self.args.device, *options]
         if "--videos" not in options:
