@@ -33,6 +33,9 @@ for extra in ${LOWBEAM_BENCH_EXTRA:-}; do
     lowbeam "${common[@]}" ${extra//,/ } --out "$out/${extra//[^a-z0-9]/}.csv" 2>&1 | tee "$out/${extra//[^a-z0-9]/}.log" || true
 done
 
+step "agreement of GPU and CPU"
+"$here/agreement.sh" "$work/bundle/run lowbeam" "$vocab" "$models" "$work/load" "$work/small" 2>&1 | tee "$out/agreement.log"
+
 step "PyTorch: the same load, no detector"
 python3 "$peer" --frames 0 2>&1 | tail -n 4 | tee "$out/peer.log"
 step done
