@@ -37,6 +37,7 @@ class Check:
         self.temporary = None if self.args.work else tempfile.TemporaryDirectory(prefix="lowbeam-check-")
         self.work = self.args.work or self.temporary.name
         self.failed, self.n = [], 0
+        self.largest = {}  # limit: the largest error held against it
 
     def model(self, kind, *name):
         return os.path.join(self.args.models, kind, *name)
@@ -44,6 +45,7 @@ class Check:
     def verdict(self, what, error, limit, note=""):
         """error at most limit. Not a number fails."""
         good = bool(error <= limit)
+        self.largest[limit] = max(error, self.largest.get(limit, 0.0))
         self._print(good, f"{what}: {error:.2e}, limit {limit:.0e}{' ' + note if note else ''}")
         return good
 
@@ -59,7 +61,9 @@ class Check:
 
     def exit(self):
         name = os.path.basename(sys.argv[0])
-        print(f"{name}: {self.n - len(self.failed)} of {self.n} comparisons hold")
+        errors = ", ".join(f"{error:.1e} (limit {limit:.0e})" for limit, error in sorted(self.largest.items()))
+        print(f"{name}: {self.n - len(self.failed)} of {self.n} comparisons hold" +
+              (f"; largest errors {errors}" if errors else ""))
         for line in self.failed:
             print("FAIL " + line, file=sys.stderr)
         sys.exit(1 if self.failed or not self.n else 0)
