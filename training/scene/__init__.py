@@ -1,0 +1,6 @@
+"""Drawn dashcam clips with questions in Vietnamese: from scene import draw_clip; clip = draw_clip(seed)."""
+from .clip import Clip, all_frames, draw_clip
+from .questions import Question
+from .sprites import ARROW_CLASSES, SIGN_CLASSES
+
+__all__ = ["ARROW_CLASSES", "Clip", "Question", "SIGN_CLASSES", "all_frames", "draw_clip"]

@@ -1,0 +1,372 @@
+"""What a clip shows: the plan (questions first, then the world that answers them) and where everything is at time t.
+
+World coordinates in metres: x to the right, z along the road, y up; the road's middle is x = 0 and traffic keeps to
+the right, as in Vietnam. Every answer is drawn before the world is, uniformly among the choices shown, and the world is
+then made to agree with it; so the text of a question says nothing about its answer.
+"""
+import math
+import random
+from dataclasses import dataclass, field
+
+from . import sprites
+
+LANE = 3.3
+FPS = 12.5
+EYE = 1.35  # height of the camera
+FOCAL = 0.80  # of the picture's width
+SPEED_SIGNS = tuple(f"speed_{v}" for v in sprites.SPEEDS)
+PLAIN_SIGNS = tuple(s for s in sprites.SIGN_CLASSES if not s.startswith("speed_"))
+LIGHT_PROGRAMS = (("red",), ("green", "yellow", "red"), ("green",), ("red", "green"), ("green", "yellow"),
+                  ("red", "green", "yellow"))
+VEHICLES = ("car", "truck", "motorcycle")
+CROSSERS = ("pedestrian", "bicycle", "motorcycle", "none")
+TURNS = ("straight", "left", "right")
+TIMES = ("day", "dusk", "night")
+WEATHERS = ("clear", "rain", "fog")
+SIZES = {"car": (1.8, 1.5), "truck": (2.5, 3.2), "motorcycle": (0.95, 1.75), "pedestrian": (0.97, 1.7),
+         "bicycle": (1.9, 1.72), "motorcycle_side": (1.95, 1.76)}
+
+
+@dataclass
+class Thing:
+    """An upright object that faces the camera: x, z at time t are x + vx*t, z + vz*t."""
+    kind: str  # sign, light, car, truck, motorcycle, bicycle, pedestrian
+    attr: str  # sign class, "front"/"rear", crosser's direction, ...
+    x: float
+    z: float
+    y: float = 0.0  # of the lower edge
+    w: float = 1.0
+    h: float = 1.0
+    vx: float = 0.0
+    vz: float = 0.0
+    look: dict = field(default_factory=dict)
+    pole: bool = False
+
+    def at(self, t):
+        return self.x + self.vx * t, self.z + self.vz * t
+
+
+@dataclass
+class World:
+    rng: random.Random
+    duration: float
+    time: str
+    weather: str
+    lanes: int  # in each direction
+    lane: int  # ours, 0 = the innermost
+    turn: str
+    speed: float
+    stop: bool
+    half: float  # half width of the road
+    crossing_z: float = math.inf  # near edge of the crossing road
+    crossing_half: float = LANE + 0.3
+    turn_at: float = math.inf  # distance travelled when the turn begins
+    turn_radius: float = 8.0
+    signs: list = field(default_factory=list)
+    arrows: dict = field(default_factory=dict)  # lane -> class
+    arrow_phase: float = 0.0
+    arrow_step: float = 10.0
+    program: tuple = ()
+    change_times: tuple = ()
+    crosser: str = "none"
+    crosser_right: bool = True
+    zebra: float = math.inf
+    things: list = field(default_factory=list)
+    asked: dict = field(default_factory=dict)  # kind -> what the question was decided to be
+    counted: tuple = ("car", 0)
+
+    @property
+    def x0(self):
+        return LANE * (self.lane + 0.5)
+
+    def travelled(self, t):
+        """Metres driven until t; a stopping car slows down evenly over the clip's first 70 %."""
+        if not self.stop:
+            return self.speed * t
+        until = 0.7 * self.duration
+        t = min(t, until)
+        return self.speed * (t - t * t / (2 * until))
+
+    def pose(self, t):
+        """(x, z, yaw) of the camera; yaw is to the right of the road's direction."""
+        s = self.travelled(t)
+        if s <= self.turn_at:
+            return self.x0, s, 0.0
+        side = 1 if self.turn == "right" else -1
+        r = self.turn_radius
+        a = min((s - self.turn_at) / r, math.pi / 2)
+        rest = s - self.turn_at - r * a
+        return (self.x0 + side * (r * (1 - math.cos(a)) + rest), self.turn_at + r * math.sin(a), side * a)
+
+    def light_state(self, t):
+        i = sum(t >= c for c in self.change_times)
+        return self.program[i]
+
+
+def frame_indices(count, n):
+    """lowbeam's (and the contest's) uniform choice of n frames; Python's round is half to even, as there."""
+    seg = (count - 1) / n
+    return [int(seg / 2 + round(seg * i)) for i in range(n)]
+
+
+def choose_set(rng, classes, low=2, high=4, truth=None):
+    """(truth, shuffled choices): the set is uniform, the truth uniform within it."""
+    classes = list(classes)
+    k = min(len(classes), rng.choice((low, high, high)) if high - low < 2 else rng.choice((2, 3, 4, 4)))
+    if truth is None:
+        chosen = rng.sample(classes, k)
+        return rng.choice(chosen), chosen
+    others = [c for c in classes if c != truth]
+    chosen = [truth] + rng.sample(others, k - 1)
+    rng.shuffle(chosen)
+    return truth, chosen
+
+
+def plan(seed):
+    """The facts of the clip; draws everything that a question asks about, uniformly."""
+    rng = random.Random(seed)
+    frames = rng.randint(46, 62)
+    duration = frames / FPS
+    has_light = rng.random() < 0.42
+    u = rng.random()
+    turn = "straight" if has_light or u < 0.40 else ("left" if u < 0.70 else "right")
+    lanes = rng.choice((1, 2, 2, 3))
+    lane = rng.randrange(lanes)
+    crosser = rng.choice(CROSSERS) if turn == "straight" else "none"
+    slow = has_light or crosser != "none" or rng.random() < 0.4
+    speed = rng.uniform(1.2, 3.2) if slow else rng.uniform(4.5, 8.5)
+    if turn != "straight":
+        speed = rng.uniform(4.2, 5.5)
+    w = World(rng=rng, duration=duration, time=rng.choice(TIMES), weather=rng.choice(WEATHERS), lanes=lanes, lane=lane,
+              turn=turn, speed=speed, stop=slow and rng.random() < 0.5 and turn == "straight",
+              half=LANE * lanes + 0.3)
+    w.crosser, w.crosser_right = crosser, rng.random() < 0.5
+    a = w.asked
+    a["frames"] = frames
+    # Turns are 0.174 of all clips each; straight ones are asked about as often.
+    a["turn"] = turn != "straight" or rng.random() < 0.267
+
+    w.crossing_half = LANE * rng.choice((1, 1, 2)) + 0.3
+    if turn != "straight":
+        if turn == "right":
+            w.turn_radius = rng.uniform(5.5, 7.0)
+            target = w.crossing_half - LANE / 2 - 0.3
+        else:
+            w.turn_radius = rng.uniform(7.5, 9.0)
+            target = w.crossing_half + LANE / 2
+        w.turn_at = speed * duration - w.turn_radius * rng.uniform(1.15, 1.57)
+        w.turn_at = max(w.turn_at, speed * duration * 0.22)
+        w.crossing_z = w.turn_at + w.turn_radius - target
+        w.crossing_z = max(w.crossing_z, 3.0)
+    plan_light(w, has_light)
+    plan_signs(w)
+    if rng.random() < (0.62 if turn == "straight" else 0.25):
+        plan_arrows(w)
+    if w.crosser != "none" or rng.random() < 0.25:
+        w.zebra = w.travelled(duration) + rng.uniform(7.5, 9.5)
+        if turn != "straight":
+            w.zebra = w.crossing_z - 3.5
+    add_crosser(w)
+    if turn == "straight":
+        a["count"] = True
+        kinds = [k for k in VEHICLES if not (k == "motorcycle" and w.crosser == "motorcycle")]
+        kind = rng.choice(kinds)
+        top = 3 if kind == "truck" else 4
+        number, chosen = choose_set(rng, range(top + 1))
+        a["count_set"] = chosen
+        w.counted = (kind, number)
+    add_traffic(w)
+    add_people(w)
+    return w
+
+
+def plan_light(w, has_light):
+    if not has_light:
+        return
+    rng, d = w.rng, w.duration
+    w.program = rng.choice(LIGHT_PROGRAMS)
+    if len(w.program) == 2:
+        w.change_times = (d * rng.uniform(0.28, 0.68),)
+    elif len(w.program) == 3:
+        w.change_times = (d * rng.uniform(0.22, 0.36), d * rng.uniform(0.58, 0.74))
+    end = w.travelled(d)
+    w.crossing_z = end + rng.uniform(12.0, 15.5)
+    x, pole = w.half + rng.uniform(0.5, 0.9), True
+    y = rng.uniform(2.5, 3.1)
+    # Far to the right of the inner lanes the pole would leave the picture: then it stands on the arm above the road.
+    if (x - w.x0) / (w.crossing_z - end) > 0.40 or rng.random() < 0.3:
+        x, y = w.x0 + rng.uniform(0.8, 2.4), rng.uniform(3.2, 3.5)
+    h = rng.uniform(1.75, 2.0)
+    w.things.append(Thing("light", "", x, w.crossing_z, y, h * 68 / 168, h, pole=pole))
+    w.asked["light_set"] = ["red", "yellow", "green"]
+
+
+def plan_signs(w):
+    rng = w.rng
+    classes = PLAIN_SIGNS + ("speed",)
+    names = []
+    chosen = []
+    if rng.random() < 0.9:
+        truth, chosen = choose_set(rng, classes)
+        w.asked["sign"] = (truth, chosen)
+        names.append(rng.choice(SPEED_SIGNS) if truth == "speed" else truth)
+    if "speed" not in chosen and rng.random() < 0.55:
+        names.append(rng.choice(SPEED_SIGNS))
+    elif chosen and rng.random() < 0.15:
+        names.append(rng.choice([c for c in PLAIN_SIGNS if c not in chosen]))
+    rng.shuffle(names)
+    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    last = max((t for t in times if w.travelled(t) < w.turn_at - 0.5), default=times[0])
+    usable = [t for t in times if t <= last]
+    span = max(1, len(usable) - 2)
+    for i, name in enumerate(names):
+        size = rng.uniform(1.05, 1.25)
+        left = i == 1 and len(names) == 2 and w.lanes <= 2 and rng.random() < 0.35
+        x = -(w.half + 0.8) if left else w.half + rng.uniform(0.6, 1.1)
+        near = max(8.0, abs(x - w.x0) * FOCAL / 0.455)
+        # Where it stands: near (but not past) the camera at one of the later usable frames.
+        if w.turn == "straight" and w.travelled(w.duration) < 12:
+            t = times[-1]
+        else:
+            k = 2 + (i * span // 2 if len(names) == 2 else rng.randrange(span))
+            t = usable[min(k, len(usable) - 1)]
+        z = w.travelled(t) + near + rng.uniform(0.2, 1.2) + (4.0 * i if t == times[-1] and not left else 0.0)
+        if z > w.crossing_z - 1.0 and z < w.crossing_z + 2 * w.crossing_half + 1:
+            z = w.crossing_z - 1.0
+        w.signs.append(name)
+        w.things.append(Thing("sign", name, x, z, rng.uniform(1.9, 2.3), size, size, pole=True))
+
+
+def plan_arrows(w):
+    rng = w.rng
+    truth, chosen = choose_set(rng, sprites.ARROW_CLASSES)
+    w.asked["lane"] = (truth, chosen)
+    for i in range(w.lanes):
+        w.arrows[i] = truth if i == w.lane else rng.choice([c for c in sprites.ARROW_CLASSES])
+    w.arrow_step = rng.uniform(9.5, 11.5)
+    w.arrow_phase = w.travelled(w.duration if w.turn == "straight" else w.duration * 0.3) + rng.uniform(5.2, 6.2)
+
+
+def add_crosser(w):
+    if w.crosser == "none":
+        return
+    rng, d = w.rng, w.duration
+    z = w.zebra + rng.uniform(-0.5, 0.5)
+    side = 1 if w.crosser_right else -1
+    reach = min(4.2, 0.42 * (z - w.travelled(d)))
+    # On the way in the middle of the clip, still in the picture at its end.
+    begin, end = w.x0 - side * rng.uniform(4.5, 7.0), w.x0 + side * rng.uniform(1.5, reach)
+    key = "motorcycle_side" if w.crosser == "motorcycle" else w.crosser
+    width, height = SIZES[key]
+    w.things.append(Thing(w.crosser, "crossing_right" if w.crosser_right else "crossing_left", begin, z, 0.0, width,
+                          height, vx=(end - begin) / d, look={"facing": side}))
+
+
+def screen_box(w, thing, t):
+    """(x0, y0, x1, y1, depth) in units of the picture's width from its middle; None when behind or out of sight."""
+    cx, cz, yaw = w.pose(t)
+    x, z = thing.at(t)
+    dx, dz = x - cx, z - cz
+    right, depth = dx * math.cos(yaw) - dz * math.sin(yaw), dx * math.sin(yaw) + dz * math.cos(yaw)
+    if depth < 2.0:
+        return None
+    s = FOCAL / depth
+    return ((right - thing.w / 2) * s, (EYE - thing.y - thing.h) * s, (right + thing.w / 2) * s, (EYE - thing.y) * s,
+            depth)
+
+
+def covered(a, b):
+    """The part of box a that box b, which is nearer, hides."""
+    if a is None or b is None or b[4] > a[4]:
+        return 0.0
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    return w * h / ((a[2] - a[0]) * (a[3] - a[1])) if w > 0 and h > 0 else 0.0
+
+
+def clash(w, new, times):
+    """True when the new vehicle hides, or is hidden by, something that is asked about."""
+    for t in times:
+        box = screen_box(w, new, t)
+        for other in w.things:
+            there = screen_box(w, other, t)
+            if covered(there, box) > 0.12 or covered(box, there) > 0.12:
+                return True
+    return False
+
+
+def add_traffic(w):
+    """Vehicles ahead, as many of each kind as was decided; each seen at the end, none hiding another."""
+    rng, d = w.rng, w.duration
+    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    kind, number = w.counted
+    wanted = [kind] * number if "count" in w.asked else []
+    room = 5 - len(wanted)
+    for other in VEHICLES:
+        if other != kind or "count" not in w.asked:
+            if not (other == "motorcycle" and w.crosser == "motorcycle" and False):
+                n = min(room, rng.choice((0, 0, 1, 1, 2)))
+                room -= n
+                wanted += [other] * n
+    rng.shuffle(wanted)
+    for name in wanted:
+        for attempt in range(60):
+            thing = vehicle(w, name, attempt)
+            last = screen_box(w, thing, times[-1])
+            if last is None or last[0] < -0.49 or last[2] > 0.49:
+                continue
+            if not clash(w, thing, times[-3:] if attempt < 30 else times[-1:]):
+                w.things.append(thing)
+                break
+        else:
+            if name == kind:
+                w.asked.pop("count", None)
+
+
+def vehicle(w, name, attempt):
+    rng, d = w.rng, w.duration
+    width, height = SIZES[name]
+    end = w.travelled(d)
+    low = 9.0 if w.zebra - end > 20 else w.zebra - end + 3.0
+    far = 34.0 if name != "truck" else 42.0
+    if name == "motorcycle":
+        far = 22.0
+    dz = rng.uniform(max(low, 7.0), max(far, low + 14))
+    track = rng.random()
+    vz, front = 0.0, False
+    if w.turn != "straight":
+        # Only what comes towards us or stands, so that nothing is in the way.
+        dz = rng.uniform(10, 35)
+        end = 0.0
+    ahead = w.travelled(d) / d
+    if track < 0.55 and w.turn == "straight":
+        lane = rng.randrange(w.lanes)
+        x = LANE * (lane + 0.5) + rng.uniform(-0.4, 0.4)
+        if lane == w.lane and w.arrows:
+            dz = max(dz, 13.5)
+        vz = max(0.0, ahead + rng.uniform(-0.5, 0.3)) if not w.stop else ahead
+    elif track < 0.85:
+        lane = rng.randrange(w.lanes)
+        x = -LANE * (lane + 0.5) + rng.uniform(-0.4, 0.4)
+        vz, front = -rng.uniform(0.5, 3.5), True
+        if attempt > 20:
+            vz = 0.0
+    else:
+        side = rng.choice((-1, 1))
+        x = side * (w.half + width / 2 + 0.2)
+        front = side < 0
+    z = end + dz - vz * d
+    return Thing(name, "front" if front else "rear", x, z, 0.0, width, height, vz=vz, look={})
+
+
+def add_people(w):
+    rng = w.rng
+    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        side = rng.choice((-1, 1))
+        width, height = SIZES["pedestrian"]
+        thing = Thing("pedestrian", "walking", side * (w.half + rng.uniform(1.4, 2.6)),
+                      w.travelled(w.duration) * rng.uniform(0.3, 1.0) + rng.uniform(7, 24), 0.0, width, height,
+                      vz=rng.choice((-1.2, 1.2, 0.0)), look={"facing": 0})
+        if not clash(w, thing, times[::2]):
+            w.things.append(thing)
