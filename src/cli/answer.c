@@ -125,6 +125,10 @@ int lb_cli_answer(int argc, char **argv) {
     if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
         return fail("--answer: takes generate or letter", LB_EXIT_USAGE);
     e->letter_only = strcmp(answer, "letter") == 0;
+    if (from_s >= to_s)
+        return fail("--from: is not below --to", LB_EXIT_USAGE);
+    if (f->timeout_s <= 0)
+        return fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
     f->bounded = isfinite(from_s) || isfinite(to_s);
     f->from_s = from_s;
     f->to_s = to_s;

@@ -6,6 +6,7 @@
 #include "run/clip.h"
 #include "run/npy.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
@@ -86,6 +87,10 @@ int lb_cli_frames(int argc, char **argv) {
     }
     if (n_operands != 1)
         return fail("frames: which video? lowbeam frames VIDEO; see lowbeam frames --help", LB_EXIT_USAGE);
+    if (from_s >= to_s)
+        return fail("--from: is not below --to", LB_EXIT_USAGE);
+    if (p.frames.timeout_s <= 0)
+        return fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
     p.frames.bounded = isfinite(from_s) || isfinite(to_s);
     p.frames.from_s = from_s;
     p.frames.to_s = to_s;
@@ -106,8 +111,8 @@ int lb_cli_frames(int argc, char **argv) {
         status = write_all(out, clip, &error);
         if (status == LB_STATUS_OK)
             status = lb_text_write(out, "frames.json", text, strlen(text), &error);
-    } else if (status == LB_STATUS_OK) {
-        puts(text);
+    } else if (status == LB_STATUS_OK && (puts(text) == EOF || fflush(stdout) != 0)) {
+        status = lb_error_set(&error, LB_STATUS_IO, "stdout: %s", strerror(errno));
     }
     free(text);
     lb_clip_free(clip);

@@ -131,11 +131,12 @@ static lb_status next_message(lb_child *child, const volatile bool *cancel, bool
 }
 
 static json_t *open_message(const lb_engine_params *p) {
-    return json_pack("{s:s, s:s?, s:s?, s:s?, s:i, s:b, s:i, s:i, s:i, s:s?, s:s?, s:i, s:b, s:b}", "type", "open",
-                     "model", p->vlm.model_path, "mmproj", p->vlm.mmproj_path, "device", p->vlm.device, "n_threads",
-                     p->vlm.n_threads, "exact", (int)p->vlm.exact, "tile_batch", p->vlm.tile_batch, "n_ubatch",
-                     p->vlm.n_ubatch, "n_parallel", p->vlm.n_parallel, "prompt", p->prompt_path, "system", p->system,
-                     "max_new_tokens", p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
+    return json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
+                     lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
+                     lb_wire_bytes(p->vlm.device), "n_threads", p->vlm.n_threads, "exact", (int)p->vlm.exact,
+                     "tile_batch", p->vlm.tile_batch, "n_ubatch", p->vlm.n_ubatch, "n_parallel", p->vlm.n_parallel,
+                     "prompt", lb_wire_bytes(p->prompt_path), "system", lb_wire_bytes(p->system), "max_new_tokens",
+                     p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
 }
 
 lb_status lb_child_start(const lb_child_params *params, const volatile bool *cancel, lb_child **out, lb_error *error) {
@@ -151,9 +152,10 @@ lb_status lb_child_start(const lb_child_params *params, const volatile bool *can
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
     if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "ready") != 0) {
-        const char *text = json_string_value(json_object_get(message, "message"));
+        char *text = lb_wire_bytes_get(json_object_get(message, "message"));
         status = (lb_status)json_integer_value(json_object_get(message, "status"));
         lb_error_set(error, status, "%s", text ? text : "the engine child gave no reason");
+        free(text);
     }
     if (status == LB_STATUS_OK) {
         lb_child_state *state = &child->state;
@@ -184,11 +186,12 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb
         json_t *choices = json_array();
         for (int k = 0; k < q->n_choices; k++)
             json_array_append_new(choices, json_string(q->choices[k]));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:b, s:s?}", "id", q->id, "text", q->text, "choices",
-                                              choices, "wanted", (int)q->wanted, "dump_dir", q->dump_dir));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices", choices,
+                                        "wanted", (int)q->wanted, "dump_dir", lb_wire_bytes(q->dump_dir)));
     }
-    return json_pack("{s:s, s:s?, s:o, s:o}", "type", "video", "dump_dir", dump_dir, "tiles_per_frame", counts,
-                     "questions", list);
+    return json_pack("{s:s, s:o, s:o, s:o}", "type", "video", "dump_dir", lb_wire_bytes(dump_dir), "tiles_per_frame",
+                     counts, "questions", list);
 }
 
 static int read_floats(const json_t *array, float *values) {
@@ -205,10 +208,11 @@ static const char *text_of(const json_t *m, const char *key) {
 
 static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_engine_reply *, void *), void *user) {
     float logits[LB_CHOICES_MAX], probabilities[LB_CHOICES_MAX];
+    char *text = lb_wire_bytes_get(json_object_get(m, "message"));
     lb_engine_reply r = {
         .question = (int)json_integer_value(json_object_get(m, "question")),
         .status = (lb_status)json_integer_value(json_object_get(m, "status")),
-        .message = text_of(m, "message"),
+        .message = text ? text : "",
         .letter = (int)json_integer_value(json_object_get(m, "letter")),
         .fallback = json_is_true(json_object_get(m, "fallback")),
         .text = text_of(m, "text"),
@@ -225,6 +229,7 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
         r.letter_probabilities = probabilities;
     if (r.question >= 0 && r.question < n_questions)
         reply(&r, user);
+    free(text);
 }
 
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,

@@ -31,18 +31,24 @@ static const char *text_or_null(const json_t *object, const char *key) {
     return json_string_value(json_object_get(object, key));
 }
 
-static lb_engine_params read_params(const json_t *m) {
+enum { N_STRINGS = 5 };
+
+/* strings: [N_STRINGS], what the parameters point to */
+static lb_engine_params read_params(const json_t *m, char **strings) {
+    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system"};
+    for (int i = 0; i < N_STRINGS; i++)
+        strings[i] = lb_wire_bytes_get(json_object_get(m, names[i]));
     lb_engine_params p = lb_engine_default_params();
-    p.vlm.model_path = text_or_null(m, "model");
-    p.vlm.mmproj_path = text_or_null(m, "mmproj");
-    p.vlm.device = text_or_null(m, "device");
+    p.vlm.model_path = strings[0];
+    p.vlm.mmproj_path = strings[1];
+    p.vlm.device = strings[2];
+    p.prompt_path = strings[3];
+    p.system = strings[4];
     p.vlm.n_threads = (int)json_integer_value(json_object_get(m, "n_threads"));
     p.vlm.exact = json_is_true(json_object_get(m, "exact"));
     p.vlm.tile_batch = (int)json_integer_value(json_object_get(m, "tile_batch"));
     p.vlm.n_ubatch = (int)json_integer_value(json_object_get(m, "n_ubatch"));
     p.vlm.n_parallel = (int)json_integer_value(json_object_get(m, "n_parallel"));
-    p.prompt_path = text_or_null(m, "prompt");
-    p.system = text_or_null(m, "system");
     p.max_new_tokens = (int)json_integer_value(json_object_get(m, "max_new_tokens"));
     p.letter_only = json_is_true(json_object_get(m, "letter_only"));
     p.reuse = json_is_true(json_object_get(m, "reuse"));
@@ -52,7 +58,8 @@ static lb_engine_params read_params(const json_t *m) {
 typedef struct server {
     int fd;
     lb_engine *engine;
-    bool lost; /* the parent is gone */
+    char *strings[N_STRINGS]; /* that the engine's parameters point to */
+    bool lost;                /* the parent is gone */
 } server;
 
 static void send_message(server *s, json_t *message) {
@@ -81,13 +88,14 @@ typedef struct video {
 static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
     int n_choices = v->questions[r->question].n_choices;
-    send_message(v->server, json_pack("{s:s, s:i, s:i, s:s?, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f}",
-                                      "type", "reply", "question", r->question, "status", (int)r->status, "message",
-                                      r->message, "letter", r->letter, "fallback", (int)r->fallback, "text", r->text,
-                                      "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
-                                      r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
-                                      "letter_probabilities", floats(r->letter_probabilities, n_choices), "encode_s",
-                                      r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s));
+    send_message(v->server,
+                 json_pack("{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f}", "type",
+                           "reply", "question", r->question, "status", (int)r->status, "message",
+                           lb_wire_bytes(r->message), "letter", r->letter, "fallback", (int)r->fallback, "text",
+                           r->text, "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
+                           r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
+                           "letter_probabilities", floats(r->letter_probabilities, n_choices), "encode_s", r->encode_s,
+                           "prompt_s", r->prompt_s, "generate_s", r->generate_s));
 }
 
 static bool keep_going(void *user) {
@@ -95,8 +103,8 @@ static bool keep_going(void *user) {
     return !v->server->lost && !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
 }
 
-/* For the tests alone: LOWBEAM_TEST_FAULT="abort:<id>" dies at that question each time, "abort-once:<id>:<file>" only
- * while the file is not there. */
+/* For the tests alone: LOWBEAM_TEST_FAULT="abort:<id>" dies at that question each time, "abort:<beginning>*" at all
+ * whose ids begin so, "abort-once:<id>:<file>" only while the file is not there. */
 static void test_fault(const lb_engine_question *questions, int n) {
     const char *fault = getenv("LOWBEAM_TEST_FAULT");
     if (!fault)
@@ -106,8 +114,10 @@ static void test_fault(const lb_engine_question *questions, int n) {
         return;
     const char *id = fault + (once ? 11 : 6), *end = once ? strchr(id, ':') : id + strlen(id);
     for (int i = 0; i < n && end; i++) {
-        bool hit =
-            strlen(questions[i].id) == (size_t)(end - id) && strncmp(questions[i].id, id, (size_t)(end - id)) == 0;
+        size_t length = (size_t)(end - id);
+        bool any = length > 0 && end[-1] == '*';
+        length -= any;
+        bool hit = strncmp(questions[i].id, id, length) == 0 && (any || questions[i].id[length] == 0);
         if (!hit || !questions[i].wanted || (once && access(end + 1, F_OK) == 0))
             continue;
         FILE *mark = once ? fopen(end + 1, "w") : NULL;
@@ -123,32 +133,38 @@ static void answer_video(server *s, const json_t *m, int tiles_fd) {
     lb_engine_question *questions = calloc((size_t)n + 1, sizeof *questions);
     const char **choices = calloc((size_t)n * LB_CHOICES_MAX + 1, sizeof *choices);
     int *tiles_per_frame = calloc((size_t)n_frames + 1, sizeof *tiles_per_frame);
+    char **folders = calloc((size_t)n + 1, sizeof *folders); /* for the dump: each question's, and the video's last */
     struct stat st;
     void *tiles = MAP_FAILED;
     if (fstat(tiles_fd, &st) == 0)
         tiles = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, tiles_fd, 0);
-    if (questions && choices && tiles_per_frame && tiles != MAP_FAILED) {
+    if (questions && choices && tiles_per_frame && folders && tiles != MAP_FAILED) {
         for (int i = 0; i < n_frames; i++)
             tiles_per_frame[i] = (int)json_integer_value(json_array_get(counts, (size_t)i));
         for (int i = 0; i < n; i++) {
             const json_t *q = json_array_get(list, (size_t)i), *c = json_object_get(q, "choices");
             const char **at = choices + (size_t)i * LB_CHOICES_MAX;
+            folders[i] = lb_wire_bytes_get(json_object_get(q, "dump_dir"));
             questions[i] = (lb_engine_question){.id = text_or_null(q, "id"),
                                                 .text = text_or_null(q, "text"),
                                                 .choices = at,
                                                 .n_choices = (int)json_array_size(c),
                                                 .wanted = json_is_true(json_object_get(q, "wanted")),
-                                                .dump_dir = text_or_null(q, "dump_dir")};
+                                                .dump_dir = folders[i]};
             for (size_t k = 0; k < json_array_size(c) && k < LB_CHOICES_MAX; k++)
                 at[k] = json_string_value(json_array_get(c, k));
         }
+        folders[n] = lb_wire_bytes_get(json_object_get(m, "dump_dir"));
         test_fault(questions, n);
         video v = {s, questions};
-        lb_engine_clip clip = {n_frames, tiles_per_frame, tiles, text_or_null(m, "dump_dir")};
+        lb_engine_clip clip = {n_frames, tiles_per_frame, tiles, folders[n]};
         lb_engine_answer(s->engine, &clip, questions, n, (lb_engine_callbacks){send_reply, keep_going, &v});
     }
     if (tiles != MAP_FAILED)
         munmap(tiles, (size_t)st.st_size);
+    for (int i = 0; folders && i <= n; i++)
+        free(folders[i]);
+    free(folders);
     free(questions);
     free(choices);
     free(tiles_per_frame);
@@ -156,11 +172,14 @@ static void answer_video(server *s, const json_t *m, int tiles_fd) {
 }
 
 static void open_engine(server *s, const json_t *m) {
-    lb_engine_params params = read_params(m);
+    if (s->engine) /* asked for once */
+        return;
+    lb_engine_params params = read_params(m, s->strings);
     lb_error error = {0};
     lb_status status = lb_engine_open(&params, &s->engine, &error);
     if (status != LB_STATUS_OK) {
-        send_message(s, json_pack("{s:s, s:i, s:s}", "type", "error", "status", (int)status, "message", error.message));
+        send_message(s, json_pack("{s:s, s:i, s:o}", "type", "error", "status", (int)status, "message",
+                                  lb_wire_bytes(error.message)));
         return;
     }
     const lb_vlm_info *info = lb_vlm_get_info(lb_engine_vlm(s->engine));
@@ -170,8 +189,10 @@ static void open_engine(server *s, const json_t *m) {
 }
 
 int lb_child_main(int fd) {
-    /* Ctrl-C goes to the whole group; it is the parent that decides when this process ends */
+    /* Ctrl-C goes to the whole group, and so does what `timeout` or a service manager sends; it is the parent that
+     * decides when this process ends */
     signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     static lb_log_level least = LB_LOG_WARN;
@@ -202,6 +223,8 @@ int lb_child_main(int fd) {
         json_decref(message);
     }
     lb_engine_free(s.engine);
+    for (int i = 0; i < N_STRINGS; i++)
+        free(s.strings[i]);
     close(fd);
     return 0;
 }

@@ -67,6 +67,8 @@ static lb_status find_letters(lb_engine *engine, lb_error *error) {
 
 lb_status lb_engine_open(const lb_engine_params *params, lb_engine **out, lb_error *error) {
     *out = NULL;
+    if (params->system && lb_text_first_broken(params->system))
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8");
     lb_engine *engine = calloc(1, sizeof *engine);
     if (!engine)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");

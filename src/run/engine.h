@@ -26,6 +26,7 @@ typedef struct lb_engine_params {
 
 lb_engine_params lb_engine_default_params(void);
 
+/* params: copied, but not its strings, which must outlive the engine. */
 lb_status lb_engine_open(const lb_engine_params *params, lb_engine **engine, lb_error *error);
 void lb_engine_free(lb_engine *engine);
 const lb_vlm *lb_engine_vlm(const lb_engine *engine);

@@ -3,10 +3,13 @@
 #include "base/error.h"
 #include "run/npy.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
@@ -35,6 +38,21 @@ lb_status lb_output_paths(const char *out, const char *model_path, char *csv, ch
         return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--out %s: the path is too long", out);
     memcpy(db, csv, (size_t)length + 1);
     memcpy(db + length - 4, ".db", 4);
+    return LB_STATUS_OK;
+}
+
+lb_status lb_output_check(const char *db_path, lb_error *error) {
+    struct stat st;
+    if (lstat(db_path, &st) == 0)
+        return lb_error_set(error, LB_STATUS_REFUSED,
+                            "%s: is there already, the journal of another run; remove it, or name another --out",
+                            db_path);
+    const char *slash = strrchr(db_path, '/');
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - db_path) + 1 : 1, slash ? db_path : ".");
+    if (access(folder, W_OK | X_OK) != 0)
+        return lb_error_set(error, errno == ENOENT ? LB_STATUS_NOT_FOUND : LB_STATUS_IO,
+                            "%s: the CSV cannot be written there: %s", folder, strerror(errno));
     return LB_STATUS_OK;
 }
 

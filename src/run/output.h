@@ -8,6 +8,10 @@
  * submission_<model>_<YYYYmmdd_HHMMSS>.csv in a folder, local time; the journal has .db for .csv. */
 lb_status lb_output_paths(const char *out, const char *model_path, char *csv, char *db, size_t n, lb_error *error);
 
+/* What would keep a journal from being made there, asked before models are loaded: REFUSED (one is there), NOT_FOUND,
+ * IO (the folder). */
+lb_status lb_output_check(const char *db_path, lb_error *error);
+
 lb_status lb_output_journal(const lb_run_params *params, const char *db_path, lb_journal **journal, lb_error *error);
 
 #endif

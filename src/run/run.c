@@ -8,13 +8,18 @@
 #include "run/prefetch.h"
 #include "vlm/encoder.h"
 
+#include <errno.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-/* A child that dies this often in a row without answering anything in between will not come back to life. */
-enum { DEATHS_MAX = 5 };
+enum {
+    STARTS_MAX = 3,       /* children in a row that could not load the models: none will */
+    GROUP_DEATHS_MAX = 5, /* deaths at one video with no answer in between: the rest of its questions is not asked */
+    VIDEOS_LOST_MAX = 3   /* videos in a row that ended so: it is not the video */
+};
 
 typedef struct run {
     const lb_run_params *params;
@@ -24,7 +29,8 @@ typedef struct run {
     lb_dump_names names;
     lb_journal *journal;
     lb_child *child;
-    int deaths; /* since the last answer */
+    int videos_lost; /* in a row, see VIDEOS_LOST_MAX */
+    bool given_up;   /* no child is started any more */
     lb_error last_death;
     lb_status journal_status; /* not OK: answers cannot be stored any more, the run ends */
     lb_error journal_error;
@@ -86,6 +92,7 @@ typedef struct group_state {
     lb_engine_question *questions;
     const lb_clip *clip;
     int n_left;
+    int deaths; /* since the last answer */
 } group_state;
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
@@ -94,7 +101,8 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
         return;
     g->questions[reply->question].wanted = false;
     g->n_left--;
-    g->run->deaths = 0;
+    g->deaths = 0;
+    g->run->videos_lost = 0;
     bool failed = reply->status != LB_STATUS_OK;
     lb_journal_record record = {
         .index = (int64_t)g->group->question[reply->question],
@@ -116,70 +124,90 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
 }
 
 static lb_status revive(run *r, lb_error *error) {
-    while (!r->child && r->deaths < DEATHS_MAX && !cancelled(r)) {
+    for (int n_starts = 0; !r->child && !r->given_up; n_starts++) {
+        if (cancelled(r))
+            return lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
+        if (n_starts == STARTS_MAX || r->videos_lost == VIDEOS_LOST_MAX) {
+            r->given_up = true;
+            break;
+        }
         lb_status status = lb_child_start(&r->params->child, r->params->cancel, &r->child, error);
         if (status == LB_STATUS_OK)
             r->result->n_children++;
         else if (status == LB_STATUS_INTERRUPTED)
             return status;
-        else {
-            r->deaths++;
+        else
             r->last_death = *error;
-        }
     }
     if (r->child)
         return LB_STATUS_OK;
-    return lb_error_set(error, LB_STATUS_CHILD_DIED, "not asked: the engine died %d times in a row: %s", r->deaths,
+    return lb_error_set(error, LB_STATUS_CHILD_DIED, "not asked, because the engine keeps dying: %s",
                         r->last_death.message);
 }
 
-static void bury_child(run *r, const lb_error *cause) {
+static void bury_child(group_state *g, const lb_error *cause) {
+    run *r = g->run;
     char message[sizeof cause->message + 64];
     snprintf(message, sizeof message, "%s; starting another one", cause->message);
     warn(r, message);
     lb_child_stop(r->child);
     r->child = NULL;
-    r->deaths++;
+    g->deaths++;
     r->last_death = *cause;
+}
+
+/* Has one child answer what is wanted; OK: each has its answer, or the run was cancelled. */
+static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error) {
+    run *r = g->run;
+    lb_status status = revive(r, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    status = lb_child_answer(r->child, g->clip, dump_dir, g->questions, (int)g->group->n_questions, take_reply, g,
+                             r->params->cancel, error);
+    if (status != LB_STATUS_OK) {
+        bury_child(g, error);
+        return status;
+    }
+    for (size_t i = 0; i < g->group->n_questions && !cancelled(r); i++)
+        if (g->questions[i].wanted) /* it had no memory to ask it with, say */
+            return lb_error_set(error, LB_STATUS_INTERNAL, "the engine process gave no answer");
+    return LB_STATUS_OK;
 }
 
 /* Asks what is left of the group, first all of it; when the child dies twice, one question at a time, so that only the
  * one that kills it is lost. A question that kills it then gets its cause as the answer's text. */
 static void ask_group(group_state *g, const char *dump_dir) {
     run *r = g->run;
-    const int n = (int)g->group->n_questions;
+    const size_t n = g->group->n_questions;
     lb_error error = {0};
-    for (int attempt = 0; attempt < 2 && g->n_left > 0 && !cancelled(r); attempt++) {
-        if (revive(r, &error) != LB_STATUS_OK)
-            break;
-        if (lb_child_answer(r->child, g->clip, dump_dir, g->questions, n, take_reply, g, r->params->cancel, &error) ==
-            LB_STATUS_OK)
+    for (int attempt = 0; attempt < 2 && !cancelled(r); attempt++)
+        if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
             return;
-        bury_child(r, &error);
-    }
-    bool *left = calloc((size_t)n, sizeof *left);
-    for (int i = 0; left && i < n; i++) {
+    bool *left = calloc(n, sizeof *left);
+    for (size_t i = 0; left && i < n; i++) {
         left[i] = g->questions[i].wanted;
         g->questions[i].wanted = false;
     }
-    for (int i = 0; i < n && left && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
+    for (size_t i = 0; i < n && left && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
         if (!left[i])
             continue;
-        lb_status status = revive(r, &error);
-        if (status == LB_STATUS_INTERRUPTED)
-            break;
-        if (status == LB_STATUS_OK) {
-            g->questions[i].wanted = true;
-            status =
-                lb_child_answer(r->child, g->clip, dump_dir, g->questions, n, take_reply, g, r->params->cancel, &error);
-            if (status != LB_STATUS_OK)
-                bury_child(r, &error);
-            if (!g->questions[i].wanted || (status == LB_STATUS_OK && cancelled(r)))
-                continue;
-            g->questions[i].wanted = false;
+        if (g->deaths >= GROUP_DEATHS_MAX) {
+            lb_error_set(&error, LB_STATUS_CHILD_DIED, "not asked, because the engine died %d times at this video: %s",
+                         g->deaths, r->last_death.message);
+            store_failure(r, g->group->question[i], error.message);
+            continue;
         }
-        store_failure(r, g->group->question[i], error.message);
+        g->questions[i].wanted = true;
+        lb_status status = ask_child(g, dump_dir, &error);
+        bool answered = !g->questions[i].wanted;
+        g->questions[i].wanted = false;
+        if (status == LB_STATUS_INTERRUPTED || (status == LB_STATUS_OK && !answered))
+            break; /* cancelled */
+        if (!answered)
+            store_failure(r, g->group->question[i], error.message);
     }
+    if (g->deaths > 0 && !cancelled(r))
+        r->videos_lost++;
     free(left);
 }
 
@@ -226,7 +254,7 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
                                                 .wanted = true,
                                                 .dump_dir = r->names.question ? r->names.question[q->index] : NULL};
         }
-        group_state g = {r, group, questions, clip, (int)group->n_questions};
+        group_state g = {r, group, questions, clip, (int)group->n_questions, 0};
         ask_group(&g, dump_dir);
     } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
         for (size_t i = 0; i < group->n_questions; i++)
@@ -294,6 +322,16 @@ static lb_status read_questions(run *r, lb_error *error) {
     return status;
 }
 
+/* One wrong option, rather than every video of the file missing. */
+static lb_status check_videos(const char *videos, lb_error *error) {
+    struct stat st;
+    if (videos && stat(videos, &st) != 0)
+        return lb_error_set(error, LB_STATUS_NOT_FOUND, "--videos %s: %s", videos, strerror(errno));
+    if (videos && !S_ISDIR(st.st_mode))
+        return lb_error_set(error, LB_STATUS_NOT_FOUND, "--videos %s: is no folder; video_path starts there", videos);
+    return LB_STATUS_OK;
+}
+
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
                         lb_error *error) {
     *result = (lb_run_result){0};
@@ -308,6 +346,10 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
         status = lb_output_paths(params->out, params->child.engine.vlm.model_path, result->csv_path, result->db_path,
                                  sizeof result->csv_path, error);
     }
+    if (status == LB_STATUS_OK)
+        status = lb_output_check(result->db_path, error);
+    if (status == LB_STATUS_OK)
+        status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_dump_names_make(params->dump, r.dataset, &r.names, error);
     /* the models before the journal: a run that cannot begin leaves no file behind */

@@ -86,8 +86,10 @@ lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *er
     lb_status status = receive_head(fd, &n, passed_fd, error);
     if (status != LB_STATUS_OK)
         return status;
-    char *text = n <= MESSAGE_MAX ? malloc((size_t)n + 1) : NULL;
-    if (!text)
+    char *text = NULL;
+    if (n > MESSAGE_MAX)
+        status = lb_error_set(error, LB_STATUS_FORMAT, "a message between the processes claims %u bytes", n);
+    else if (!(text = malloc((size_t)n + 1)))
         status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for a message of %u bytes", n);
     for (size_t done = 0; done < n && status == LB_STATUS_OK;) {
         ssize_t got = recv(fd, text + done, n - done, 0);
@@ -119,6 +121,39 @@ lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *er
 bool lb_wire_pending(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     return poll(&p, 1, 0) > 0;
+}
+
+/* Each byte as the character of its number, U+0001 to U+00FF. */
+json_t *lb_wire_bytes(const char *bytes) {
+    if (!bytes)
+        return json_null();
+    char *text = malloc(2 * strlen(bytes) + 1), *to = text;
+    if (!text)
+        return NULL;
+    for (; *bytes; bytes++) {
+        unsigned char byte = (unsigned char)*bytes;
+        if (byte >= 0x80)
+            *to++ = (char)(0xC0 | byte >> 6);
+        *to++ = (char)(byte >= 0x80 ? 0x80 | (byte & 0x3F) : byte);
+    }
+    json_t *value = json_stringn(text, (size_t)(to - text));
+    free(text);
+    return value;
+}
+
+char *lb_wire_bytes_get(const json_t *value) {
+    const char *text = json_string_value(value);
+    char *bytes = text ? malloc(strlen(text) + 1) : NULL, *to = bytes;
+    if (!bytes)
+        return NULL;
+    for (; *text; text++) {
+        unsigned char byte = (unsigned char)*text;
+        if (byte >= 0x80 && text[1])
+            byte = (unsigned char)(byte << 6 | (*++text & 0x3F));
+        *to++ = (char)byte;
+    }
+    *to = 0;
+    return bytes;
 }
 
 const char *lb_wire_type(const json_t *message) {

@@ -24,6 +24,11 @@ lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *er
 /* Is there something to receive now? */
 bool lb_wire_pending(int fd);
 
+/* Any bytes (a path need not be UTF-8, which JSON's strings are) as a JSON string and back. NULL becomes null and the
+ * other way round. lb_wire_bytes_get: the caller frees it; NULL also when there is no memory. */
+json_t *lb_wire_bytes(const char *bytes);
+char *lb_wire_bytes_get(const json_t *value);
+
 /* "type" of a message; "" when it has none. */
 const char *lb_wire_type(const json_t *message);
 
