@@ -10,12 +10,8 @@
 #include <strings.h>
 #include <unistd.h>
 
-static void route_log(enum ggml_log_level level, const char *text, void *user) {
-    lb_nn_route_log((int)level, text, user);
-}
-
 static void start_once(void) {
-    ggml_log_set(route_log, NULL);
+    lb_nn_log_start();
     ggml_backend_load_all(); /* backends built as plugins; those linked in are there already */
 }
 

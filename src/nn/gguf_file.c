@@ -1,6 +1,7 @@
 #include "nn/gguf_file.h"
 
 #include "base/error.h"
+#include "nn/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,9 +74,12 @@ lb_status lb_gguf_open(const char *path, lb_gguf **out, lb_error *error) {
             lb_error_set(error, LB_STATUS_FORMAT, "%s: not a GGUF file (it begins with other bytes than 'GGUF')", path);
         goto cleanup;
     }
+    lb_nn_log_start();
+    (void)lb_nn_last_log_error(); /* of something else */
     file->header = gguf_init_from_file(path, (struct gguf_init_params){.no_alloc = true});
     if (!file->header) {
-        status = lb_error_set(error, LB_STATUS_FORMAT, "%s: malformed or truncated GGUF header", path);
+        status = lb_error_set(error, LB_STATUS_FORMAT, "%s: malformed or truncated GGUF header: %s", path,
+                              lb_nn_last_log_error());
         goto cleanup;
     }
     status = check_tensors(file, error);

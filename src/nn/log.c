@@ -32,10 +32,24 @@ void lb_nn_route_log(int piece_level, const char *text, void *user) {
         if (level == GGML_LOG_LEVEL_ERROR && length)
             snprintf(last_error, sizeof last_error, "%.511s", line);
         if (length)
-            lb_log(level >= GGML_LOG_LEVEL_ERROR ? LB_LOG_WARN : LB_LOG_DEBUG, "ggml", "%s", line);
+            /* whoever fails reports the last error in its own message: once is enough */
+            lb_log(level >= GGML_LOG_LEVEL_ERROR ? LB_LOG_INFO : LB_LOG_DEBUG, "ggml", "%s", line);
         line[0] = 0;
     }
     pthread_mutex_unlock(&log_mutex);
+}
+
+static void route(enum ggml_log_level level, const char *text, void *user) {
+    lb_nn_route_log((int)level, text, user);
+}
+
+static void start_routing(void) {
+    ggml_log_set(route, NULL);
+}
+
+void lb_nn_log_start(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start_routing);
 }
 
 const char *lb_nn_last_log_error(void) {

@@ -2,6 +2,9 @@
 #ifndef LB_NN_LOG_H
 #define LB_NN_LOG_H
 
+/* Has ggml log through lb_nn_route_log from now on; before the first call into ggml. May be called often. */
+void lb_nn_log_start(void);
+
 /* A ggml_log_callback but for the level's type, so that this header needs no ggml. */
 void lb_nn_route_log(int level, const char *text, void *user);
 
