@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "run/child.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,18 @@ static void print_help(FILE *to) {
           to);
 }
 
+/* A standard stream that was closed leaves its number to the next file that is opened, and what is printed would go
+ * there: into the journal, or to the engine child. */
+static void fill_standard_streams(void) {
+    int fd;
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+        ;
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
 int main(int argc, char **argv) {
+    fill_standard_streams();
     if (argc == 3 && strcmp(argv[1], LB_CHILD_VERB) == 0)
         return lb_child_main(atoi(argv[2]));
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
