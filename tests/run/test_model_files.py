@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Model files that cannot be used: each is refused in one line that names the file, with exit status 1, before anything is
+written; none makes a library abort."""
+import os
+import random
+import struct
+
+import harness
+import gguf_file
+import make_demo_model
+
+
+class ModelFiles(harness.Test):
+    def setUp(self):
+        super().setUp()
+        self.model, self.mmproj = harness.model_files()
+        self.path_of_questions = self.questions([("q", "v0")])
+
+    def refuse(self, *words, **files):
+        run = self.answer(self.path_of_questions, **files)
+        self.assert_refused(run, *words)
+        for word in ("signal", "engine process"):  # an abort, though caught
+            self.assertNotIn(word, run.err, run)
+        return run
+
+    def vision(self, name, change):
+        """A vision part for which change(writer) was called before it was written."""
+        class Changed(gguf_file.Writer):
+            def write(self):
+                change(self)
+                super().write()
+        original, gguf_file.Writer = gguf_file.Writer, Changed
+        try:
+            make_demo_model.write_mmproj(self.path(name), make_demo_model.Weights(2))
+        finally:
+            gguf_file.Writer = original
+        return self.path(name)
+
+    def patched(self, source, name, old, new):
+        """A copy with these bytes in place of those, which are there exactly once."""
+        with open(source, "rb") as file:
+            data = file.read()
+        self.assertEqual(data.count(old), 1, old)
+        self.assertEqual(len(old), len(new))
+        return self.write(name, data.replace(old, new))
+
+    def test_vision_part_that_is_only_rewritten_works(self):  # so that the changes below are what is refused
+        run = self.answer(self.path_of_questions, mmproj=self.vision("same.gguf", lambda writer: None))
+        self.assertEqual(run.status, 0, run)
+
+    def test_missing_empty_and_others(self):
+        self.write("empty.gguf", b"")
+        self.write("text.gguf", b"This is not a model at all, but a text.\n" * 10)
+        self.write("magic.gguf", b"GGUF")
+        os.mkdir(self.path("folder.gguf"))
+        os.mkfifo(self.path("fifo.gguf"))
+        for name, word in (("none.gguf", "No such file"), ("empty.gguf", "too short"), ("text.gguf", "not a GGUF"),
+                           ("magic.gguf", "too short"), ("fifo.gguf", "not a regular file")):
+            for which in ("model", "mmproj"):
+                with self.subTest(f"{which} {name}"):
+                    self.refuse(name, word, **{which: self.path(name)})
+        with self.subTest("folders"):
+            self.refuse("folder.gguf", "convert_hf_to_gguf.py", model=self.path("folder.gguf"))
+            self.refuse("folder.gguf", "not a regular file", mmproj=self.path("folder.gguf"))
+
+    def test_truncated(self):
+        for which, source in (("model", self.model), ("mmproj", self.mmproj)):
+            size = os.path.getsize(source)
+            for n in (24, 30, 100, 1000, 30000, size // 2, size - 40):
+                with self.subTest(f"{which} {n}"):
+                    with open(source, "rb") as file:
+                        self.write("cut.gguf", file.read(n))
+                    self.refuse("cut.gguf", **{which: self.path("cut.gguf")})
+
+    def test_exchanged(self):
+        self.refuse("exchanged", os.path.basename(self.mmproj), model=self.mmproj, mmproj=self.model)
+        self.refuse("exchanged", model=self.mmproj)
+        self.refuse("exchanged", mmproj=self.model)
+
+    def test_other_architectures(self):
+        unknown = self.patched(self.model, "unknown.gguf", b"architecture\x08\0\0\0\x05\0\0\0\0\0\0\0qwen2",
+                               b"architecture\x08\0\0\0\x05\0\0\0\0\0\0\0qwenX")
+        self.refuse("unknown.gguf", model=unknown)
+        writer = gguf_file.Writer(self.path("bert.gguf"))
+        writer.pair("general.architecture", gguf_file.STRING, "bert")
+        writer.pair("tokenizer.ggml.model", gguf_file.STRING, "bert")
+        writer.pair("tokenizer.ggml.tokens", gguf_file.ARRAY, (gguf_file.STRING, ["[CLS]", "[SEP]", "a"]))
+        writer.write()
+        self.refuse("bert.gguf", model=self.path("bert.gguf"))
+        bare = gguf_file.Writer(self.path("bare.gguf"))
+        bare.write()
+        self.refuse("bare.gguf", "general.architecture", model=self.path("bare.gguf"))
+        self.refuse("bare.gguf", "general.architecture", mmproj=self.path("bare.gguf"))
+
+    def test_other_encoders(self):
+        def other_projector(writer):
+            at = next(i for i, pair in enumerate(writer.pairs) if b"clip.projector_type" in pair)
+            del writer.pairs[at]
+            writer.pair("clip.projector_type", gguf_file.STRING, "qwen2.5vl_merger")
+
+        self.refuse("qwen2.5vl_merger", "internvl", mmproj=self.vision("qwen.gguf", other_projector))
+        six = self.vision("six.gguf", lambda writer: writer.tensor("v.blk.0.attn_q_norm.weight", gguf_file.F32, [64],
+                                                                   bytes(256)))
+        self.refuse("six.gguf", "InternViT-6B", mmproj=six)
+
+    def test_vocabulary_without_img(self):
+        for name, old, new in (("no-img.gguf", b"\x05\0\0\0\0\0\0\0<img>", b"\x05\0\0\0\0\0\0\0<imx>"),
+                               ("no-end.gguf", b"\x0a\0\0\0\0\0\0\0<|im_end|>", b"\x0a\0\0\0\0\0\0\0<|im_enx|>")):
+            with self.subTest(name):
+                token = old[8:].decode()
+                self.refuse(name, token, "no InternVL", model=self.patched(self.model, name, old, new))
+
+    def test_parts_that_do_not_belong_together(self):
+        wide, make_demo_model.N_EMBD = make_demo_model.N_EMBD, 96
+        try:
+            other = self.vision("wide.gguf", lambda writer: None)
+        finally:
+            make_demo_model.N_EMBD = wide
+        self.refuse("wide.gguf", "do not belong together", "96", "64", mmproj=other)
+
+    def test_tensors_missing_or_of_other_shapes(self):
+        def without(name):
+            def change(writer):
+                writer.tensors = [tensor for tensor in writer.tensors if tensor[0] != name]
+            return change
+
+        def reshaped(name, ne):
+            def change(writer):
+                writer.tensors = [(t[0], t[1], ne, bytes(4 * ne[0] * ne[1])) if t[0] == name else t
+                                  for t in writer.tensors]
+            return change
+
+        for name in ("v.class_embd", "v.patch_embd.weight", "v.blk.1.attn_k.weight", "v.blk.0.ls1.weight",
+                     "mm.model.mlp.0.bias", "mm.model.mlp.3.weight"):
+            with self.subTest(name):
+                self.refuse(name, "missing", mmproj=self.vision("less.gguf", without(name)))
+        for name, ne in (("v.position_embd.weight", [64, 1024]), ("v.blk.0.ffn_up.weight", [64, 64]),
+                         ("v.blk.1.attn_q.weight", [32, 64])):
+            with self.subTest(name):
+                self.refuse(name, "expected", mmproj=self.vision("shape.gguf", reshaped(name, ne)))
+
+    def test_header_values_that_make_no_sense(self):
+        for key, value in (("image_size", 0), ("image_size", 450), ("image_size", 4096), ("patch_size", 0),
+                           ("patch_size", 13), ("embedding_length", 100000), ("block_count", 0), ("block_count", 4000),
+                           ("attention.head_count", 0), ("attention.head_count", 7), ("projector.scale_factor", 0),
+                           ("projector.scale_factor", 3)):
+            with self.subTest(f"{key} {value}"):
+                def change(writer, key=key, value=value):
+                    full = ("clip.vision." + key).encode()
+                    writer.pairs = [pair[:-4] + struct.pack("<I", value) if full in pair else pair
+                                    for pair in writer.pairs]
+                self.refuse("odd.gguf", mmproj=self.vision("odd.gguf", change))
+
+    def test_weights_that_are_no_numbers(self):
+        def change(writer):
+            writer.tensors = [(*t[:3], b"\0\0\xc0\x7f" * 64) if t[0] == "v.class_embd" else t for t in writer.tensors]
+        run = self.answer(self.path_of_questions, mmproj=self.vision("nan.gguf", change))
+        self.assertEqual(run.status, 3, run)
+        self.assert_fallback(run, "q", "not finite")
+
+    def test_damaged_headers_never_hang_or_pass_for_a_model_that_aborts_lowbeam(self):
+        with open(self.mmproj, "rb") as file:
+            whole = file.read()
+        rng = random.Random(7)
+        for i in range(12):
+            data = bytearray(whole)
+            for _ in range(3):
+                data[rng.randrange(8, 6000)] = rng.randrange(256)
+            with self.subTest(i):
+                run = self.answer(self.path_of_questions, mmproj=self.write("damaged.gguf", bytes(data)))
+                self.assertIn(run.status, (0, 1, 3), run)  # what was hit may have been a name that nobody reads
+                if run.status == 1:
+                    self.assert_refused(run)
+                else:
+                    os.remove(run.csv_path)
+                    os.remove(run.csv_path[:-4] + ".db")
+
+    def test_folders_of_models(self):
+        os.mkdir(self.path("both"))
+        os.symlink(self.model, self.path("both", "llm.gguf"))
+        command, csv_path = self.command(self.path_of_questions, model=self.path("both"))
+        at = command.index("--mmproj")
+        del command[at:at + 2]
+        run = self.run_program(command, csv_path)
+        self.assert_refused(run, "mmproj", "convert_hf_to_gguf.py")
+        os.symlink(self.mmproj, self.path("both", "mmproj.gguf"))
+        run = self.run_program(command, csv_path)
+        self.assertEqual(run.status, 0, run)
+        os.symlink(self.model, self.path("both", "other.gguf"))
+        command[command.index(csv_path)] = csv_path = self.path("second.csv")
+        run = self.run_program(command, csv_path)
+        self.assert_refused(run, "llm.gguf", "other.gguf", "--model")
+
+    def test_no_model_named(self):
+        command, csv_path = self.command(self.path_of_questions)
+        at = command.index("--model")
+        run = self.run_program(command[:at] + command[at + 4:], csv_path)
+        self.assert_refused(run, "--model")
+        at = command.index(self.model)
+        command[at] = "OpenGVLab/InternVL3-8B"
+        self.assert_refused(self.run_program(command, csv_path), "huggingface-cli", "convert_hf_to_gguf.py")
+
+    def test_device_that_is_not_there(self):
+        run = self.answer(self.path_of_questions, "--device", "cuda77")
+        self.assert_refused(run, "cuda77", "CPU")
+
+    def test_prompt_template_with_a_fault(self):
+        run = self.answer(self.path_of_questions, "--prompt", self.write("p.txt", "{frames} {nothing}"))
+        self.assert_refused(run, "p.txt", "nothing")
+        self.assert_refused(self.answer(self.path_of_questions, "--prompt", self.path("none.txt")), "none.txt")
+        bad = os.fsdecode(b"\xff")
+        self.assert_refused(self.answer(self.path_of_questions, "--system", bad), "--system", "UTF-8")
+
+    def test_column_that_is_none(self):
+        self.assert_refused(self.answer(self.path_of_questions, "--columns", "id,letter"), "letter")
+
+
+if __name__ == "__main__":
+    harness.main()
