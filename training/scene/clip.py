@@ -40,6 +40,10 @@ def draw_clip(seed, n_frames=8, width=448, height=252):
         for e in found:
             if e["thing"] >= 0 and wide_enough(e, width):
                 seen.setdefault(e["thing"], []).append(round(t, 2))
+            elif e["kind"] == "arrow" and e["own"] and e["visible"] > 0.7 and e["depth"] < 13:
+                when = seen.setdefault("arrow", [])
+                if round(t, 2) not in when:
+                    when.append(round(t, 2))
         objects.append(found)
         times.append(t)
     boxes = [[(e["label"], *e["box"]) for e in found] for found in objects]

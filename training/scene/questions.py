@@ -29,7 +29,7 @@ FORBIDS = {"no_left": "left", "no_right": "right", "no_parking": "park", "no_ent
 ORDERS = {"must_left": "left", "must_right": "right", "must_straight": "straight"}
 TEXTS = {
     "sign": ("Biển báo nào xuất hiện trong video?", "Trong video có biển báo nào sau đây?",
-             "Xe đã đi qua biển báo nào?", "Biển báo bên đường là biển gì?"),
+             "Video cho thấy biển báo nào?", "Biển báo bên đường là biển gì?"),
     "speed": ("Biển báo giới hạn tốc độ là bao nhiêu?", "Tốc độ tối đa cho phép theo biển báo là bao nhiêu?",
               "Xe được chạy tối đa bao nhiêu km/h?"),
     "light": ("Đèn tín hiệu ở cuối video có màu gì?", "Khi video kết thúc, đèn giao thông màu gì?",
@@ -106,9 +106,10 @@ def ask(w, times, seen, seed):
         out.append(make(rng, "light", "light", end, chosen, COLOURS.get, last))
         truth, chosen = W.choose_set(rng, PROGRAMS, truth=w.program)
         out.append(make(rng, "change", "change", w.program, chosen, PROGRAMS.get, light_times))
-    if "lane" in w.asked:
+    arrow_times = seen.get("arrow", [])
+    if "lane" in w.asked and len(arrow_times) >= 2:
         truth, chosen = w.asked["lane"]
-        out.append(make(rng, "lane", "lane", truth, chosen, ARROWS.get, light_times[-2:]))
+        out.append(make(rng, "lane", "lane", truth, chosen, ARROWS.get, arrow_times))
     if w.asked["turn"]:
         truth, chosen = W.choose_set(rng, TURNS, truth=w.turn)
         out.append(make(rng, "turn", "turn", truth, chosen, TURNS.get, light_times[-3:]))
@@ -130,13 +131,13 @@ def ask(w, times, seen, seed):
     else:
         truth, chosen = W.choose_set(rng, TIMES, truth=w.time)
         out.append(make(rng, "weather", "time", truth, chosen, TIMES.get, light_times[:1]))
-    rule = ask_rule(rng, w, good, sign_times, speed, last)
+    rule = ask_rule(rng, w, good, sign_times, speed, last, arrow_times)
     if rule:
         out.append(rule)
     return out
 
 
-def ask_rule(rng, w, good, sign_times, speed, last):
+def ask_rule(rng, w, good, sign_times, speed, last, arrow_times):
     """May we ...? Yes and no are equally likely for each wording: the coin is tossed before the action is picked."""
     options = []
     yes = rng.random() < 0.5
@@ -159,10 +160,10 @@ def ask_rule(rng, w, good, sign_times, speed, last):
     if w.program and w.program[-1] != "yellow":
         options.append(("rule_light", w.program[-1] == "green", "", last))
     arrow = w.arrows.get(w.lane)
-    if arrow and arrow != "straight":
+    if arrow and arrow != "straight" and len(arrow_times) >= 2:
         side = "left" if arrow.endswith("left") else "right"
         other = "right" if side == "left" else "left"
-        options.append(("rule_lane", yes, ACTIONS[side if yes else other], last))
+        options.append(("rule_lane", yes, ACTIONS[side if yes else other], arrow_times))
     if not options:
         return None
     template, truth, fill, support = rng.choice(options)

@@ -8,9 +8,9 @@ from . import sprites
 from . import world as W
 
 NEAR = 0.8
-LIGHTING = {"day": (1.0, 1.0, 1.0), "dusk": (0.80, 0.60, 0.52), "night": (0.24, 0.26, 0.36)}
+LIGHTING = {"day": (1.0, 1.0, 1.0), "dusk": (0.80, 0.60, 0.52), "night": (0.40, 0.42, 0.54)}
 SKIES = {"day": ((95, 150, 215), (200, 220, 235)), "dusk": ((70, 60, 110), (245, 150, 85)),
-         "night": ((6, 8, 22), (28, 30, 48))}
+         "night": ((8, 10, 28), (34, 37, 60))}
 LABELS = {"car": "car", "truck": "truck", "motorcycle": "motorcycle", "bicycle": "bicycle", "pedestrian": "pedestrian",
           "light": "traffic light"}
 _BANKS = {}
@@ -57,8 +57,8 @@ class Renderer:
             grey = sky.mean(1, keepdims=True) * np.array([1.0, 1.02, 1.05])
             sky = 0.2 * sky + 0.8 * grey * (0.85 if world.weather == "rain" else 1.0)
         self.sky = np.clip(sky, 0, 255)
-        self.fog = np.clip(self.sky[1] * 0.92 + (18 if self.night else 0), 0, 255)
-        self.fog_range = {"fog": 15.0, "rain": 70.0, "clear": 260.0}[world.weather] * self.rng.uniform(0.9, 1.2)
+        self.fog = np.clip(self.sky[1] * 0.92 + (38 if self.night else 0), 0, 255)
+        self.fog_range = {"fog": 22.0, "rain": 70.0, "clear": 260.0}[world.weather] * self.rng.uniform(0.9, 1.2)
         self.horizon = height * self.rng.uniform(0.425, 0.46)
         self.shake = [(self.rng.uniform(3, 14), self.rng.uniform(0, 6.28), self.rng.uniform(0.2, 1.6)) for _ in "123"]
         self.sway = [(self.rng.uniform(0.4, 2.0), self.rng.uniform(0, 6.28), self.rng.uniform(0.5, 2.5)) for _ in "12"]
@@ -70,6 +70,7 @@ class Renderer:
         self.make_panorama()
         self.make_ground()
         self.make_blocks()
+        self.make_fog()
         self.looks = [self.look(thing) for thing in world.things]
 
     # What does not move ------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Renderer:
         earth = np.array([[95, 120, 70], [120, 108, 85], [115, 115, 112]][int(r.integers(0, 3))], float)
         self.earth = earth * self.tint
         white, yellow = np.array([232.0] * 3), np.array([225.0, 185, 60])
-        gain = 1.35 if self.night else 1.0  # what the headlights reach
+        gain = 1.2 if self.night else 1.0  # what the headlights reach
         zi, ch, h = w.crossing_z, w.crossing_half, w.half
         crossing = math.isfinite(zi)
         far = w.travelled(w.duration) + 130
@@ -175,12 +176,12 @@ class Renderer:
             shape = sprites.arrow_shape(name)
             for n in range(-6, 4):
                 z = w.arrow_phase + n * w.arrow_step
-                if z < -6 or z + 5 > min(w.crossing_z, far) or (abs(z + 2 - w.zebra) < 4.5):
+                if z < -6 or z + W.ARROW_LENGTH > min(w.crossing_z - 1.4, far) or abs(z + 2.5 - w.zebra) < 4.1:
                     continue
                 begin = len(self.flat)
                 for points in shape:
                     x = W.LANE * (lane + 0.5)
-                    self.flat.append(tuple((x + 1.25 * a, 0, z + 5.0 * b) for a, b in points))
+                    self.flat.append(tuple((x + 1.25 * a, 0, z + W.ARROW_LENGTH * b) for a, b in points))
                     self.flat_colour.append(mark)
                 self.arrow_marks.append((name, lane == w.lane, begin, len(self.flat)))
         self.flat = np.array(self.flat, np.float32)
@@ -190,7 +191,7 @@ class Renderer:
     def make_blocks(self):
         """Houses along the road (and along the crossing road): their two visible walls as quads; trees as sprites."""
         w, r = self.w, self.rng
-        quads, colours, self.trees = [], [], []
+        quads, colours, wall_of, self.trees = [], [], [], []
         zi, ch, crossing = w.crossing_z, w.crossing_half, math.isfinite(w.crossing_z)
         density, greenery = r.uniform(0.2, 1.0), r.uniform(0.1, 0.8)
         far = w.travelled(w.duration) + 75
@@ -198,18 +199,21 @@ class Renderer:
         def wall(a, b, height, colour):
             quads.append(((a[0], 0, a[1]), (b[0], 0, b[1]), (b[0], height, b[1]), (a[0], height, a[1])))
             colours.append(colour)
+            wall_of.append(len(wall_of))
 
         def house(x0, x1, z0, z1, height):
             colour = np.array(PAINTS[int(r.integers(0, len(PAINTS)))], float) * self.tint * r.uniform(0.8, 1.05)
             inner = x0 if abs(x0) < abs(x1) else x1
-            wall((inner, z0), (inner, z1), height, colour * 0.85)
             wall((x0, z0), (x1, z0), height, colour)
+            wall((inner, z0), (inner, z1), height, colour * 0.85)
+            own = len(wall_of) - 1
             lit = np.array([230.0, 200, 120]) if self.night and r.random() < 0.6 else colour * 0.45
             y = 1.0
             while y < min(height - 1, 8):
                 quads.append(((inner, y, z0 + 0.6), (inner, y, z1 - 0.6), (inner, y + 1.1, z1 - 0.6),
                               (inner, y + 1.1, z0 + 0.6)))
                 colours.append(lit)
+                wall_of.append(own)
                 y += 3.2
 
         for s in (-1, 1):
@@ -241,6 +245,7 @@ class Renderer:
                         self.trees.append((s * x, z + (1.5 if z < zi else -1.5), r.uniform(3.5, 6), int(r.integers(0, 6))))
                     x += n + r.uniform(0, 4)
         self.walls = np.array(quads, np.float32).reshape(-1, 4, 3)
+        self.wall_of = np.array(wall_of, np.int64)  # a window is drawn right after its wall
         self.wall_colour = np.clip(np.array(colours).reshape(-1, 3), 0, 255)
         self.tree_sprites = {v: (sprites.tree(v) * np.array([*np.minimum(self.tint, 1), 1.0])).astype(np.uint8)
                              for v in {t[3] for t in self.trees}}
@@ -248,7 +253,7 @@ class Renderer:
     def look(self, thing):
         """The thing's sprites: {key: sprite}; the key is chosen frame by frame."""
         r, t, k = self.rng, self.tint, thing.kind
-        t = np.minimum(t * (1.5 if self.night else 1.0), 1.0)  # headlights and street lamps
+        t = np.minimum(t * (1.7 if self.night else 1.0), 1.0)  # headlights and street lamps
         paint = CARS[int(r.integers(0, len(CARS)))]
         shirt = SHIRTS[int(r.integers(0, len(SHIRTS)))]
         front = thing.attr == "front"
@@ -291,9 +296,8 @@ class Renderer:
     def polygons(self, image, points, colours, cam, order=None):
         uv, depth, right = self.project(points, cam)
         low, high = depth.min(1), depth.max(1)
-        inside = (high > NEAR) & (uv[..., 0].max(1) > -1 if False else True)
         left, rightmost = uv[..., 0].min(1), uv[..., 0].max(1)
-        visible = inside & ((low <= NEAR) | ((rightmost > 0) & (left < self.width)))
+        visible = (high > NEAR) & ((low <= NEAR) | ((rightmost > 0) & (left < self.width)))
         mean = np.maximum(depth.mean(1), 1.0)
         if order is None:  # flat on the ground: fog is laid over it afterwards
             shaded = colours.astype(np.uint8).tolist()
@@ -303,7 +307,7 @@ class Renderer:
         fixed = np.clip(uv * 16, -60000, 60000).astype(np.int32)
         index = np.nonzero(visible)[0]
         if order == "far first":
-            index = index[np.argsort(-low[index])]
+            index = index[np.argsort(-low[self.wall_of[index]], kind="stable")]
         whole = low > NEAR
         for i in index.tolist():
             if whole[i]:
@@ -339,7 +343,7 @@ class Renderer:
         w, h = ix1 - ix0, iy1 - iy0
         if w < 1 or h < 1 or ix1 <= 0 or iy1 <= 0 or ix0 >= self.width or iy0 >= self.height or w > 900 or h > 900:
             return
-        small = cv2.resize(sprite, (w, h), interpolation=cv2.INTER_AREA if w < sprite.shape[1] else cv2.INTER_LINEAR)
+        small = cv2.resize(sprite, (w, h), interpolation=cv2.INTER_AREA if w < 0.7 * sprite.shape[1] else cv2.INTER_LINEAR)
         cx0, cy0 = max(0, -ix0), max(0, -iy0)
         small = small[cy0:h - max(0, iy1 - self.height), cx0:w - max(0, ix1 - self.width)]
         region = image[iy0 + cy0:iy0 + cy0 + small.shape[0], ix0 + cx0:ix0 + cx0 + small.shape[1]]
@@ -347,9 +351,9 @@ class Renderer:
         colour = small[..., :3]
         if fog > 0.02:
             k = int(256 * (1 - fog))
-            colour = (colour.astype(np.uint16) * k + (alpha * (self.fog * (1 - fog * 0 - k / 256))).astype(np.uint16)) >> 8 \
-                if False else (colour * (k / 256) + (alpha / 255.0) * (self.fog * (1 - k / 256))).astype(np.uint8)
-        region[:] = (region * (255 - alpha) // 255).astype(np.uint8) + colour
+            colour = (colour * np.uint16(k) + alpha * (self.fog * (256 - k) / 255).astype(np.uint16)) >> 8
+        # At most 254 + 255/256 * colour where alpha is 255, so nothing wraps round.
+        region[:] = np.minimum((region * (256 - alpha) >> 8) + colour, 255)
 
     def frame(self, t, number):
         """-> (image [height, width, 3] RGB, boxes as dicts)"""
@@ -364,31 +368,35 @@ class Renderer:
         top = self.pano[max(0, shift):max(0, shift) + row, offset:offset + Wd]
         image[row - top.shape[0]:row] = top
         image[:row - top.shape[0]] = top[0]
-        image[row:] = np.clip(self.earth, 0, 255).astype(np.uint8)
+        cv2.rectangle(image, (0, row), (Wd, H), np.clip(self.earth, 0, 255).tolist(), -1)
         uv, depth = self.polygons(image, self.flat, self.flat_colour, cam)
         ground = image[row:]
         texture = window(bank("texture", H, Wd), H, Wd, self.seed + number * 31)[row:]
         cv2.add(ground, texture, ground)
         cv2.subtract(ground, (16, 16, 16, 0), ground)
-        self.lay_fog(ground, row, hy)
+        self.lay_fog(ground)
         if len(self.walls):
             self.polygons(image, self.walls, self.wall_colour, cam, "far first")
         found = self.upright(image, t, cam)
         self.marks(found, uv, depth)
         return self.finish(image, number), found
 
-    def lay_fog(self, ground, row, hy):
+    def make_fog(self):
         """Fog (and at night the end of the headlights' reach) over the ground, by the row's distance."""
-        rows = np.arange(row, self.height) + 0.5 - hy
-        dist = self.focal * W.EYE / np.maximum(rows, 0.5)
+        rows = np.arange(self.height) + 0.5
+        dist = self.focal * W.EYE / rows
         k = np.exp(-dist / self.fog_range)
-        if self.night:
-            glow = 0.45 + 0.75 * np.exp(-((dist - 7) / 12) ** 2)
-        else:
-            glow = np.ones_like(dist)
-        gain = (k * glow)[:, None, None].astype(np.float32)
-        add = ((1 - k)[:, None, None] * self.fog).astype(np.float32)
-        ground[:] = np.minimum(ground * gain + add, 255).astype(np.uint8)
+        glow = 0.6 + 0.6 * np.exp(-((dist - 7) / 12) ** 2) if self.night else np.ones_like(dist)
+        shape = (self.height, self.width, 3)
+        self.ground_gain = np.empty(shape, np.uint8)
+        self.ground_gain[:] = (k * glow * 200)[:, None, None]
+        self.ground_add = np.empty(shape, np.uint8)
+        self.ground_add[:] = (1 - k)[:, None, None] * self.fog
+
+    def lay_fog(self, ground):
+        n = len(ground)
+        cv2.multiply(ground, self.ground_gain[:n], ground, 1 / 200)
+        cv2.add(ground, self.ground_add[:n], ground)
 
     def upright(self, image, t, cam):
         drawn = []
@@ -409,7 +417,7 @@ class Renderer:
         found = []
         for n in np.argsort(-depth).tolist():
             d = float(depth[n])
-            if d < 2.0 or d > 90:
+            if d < 2.0 or d > (90 if drawn[n][5] is not None else 55):
                 continue
             _, _, y, wide, high, i, sprite = drawn[n]
             s = self.focal / d
@@ -417,11 +425,8 @@ class Renderer:
             x0, x1, y0, y1 = u - wide * s / 2, u + wide * s / 2, v - high * s, v
             thing = self.w.things[i] if i is not None else None
             fog = 1 - math.exp(-d / self.fog_range)
-            if thing is not None and thing.pole:
-                foot = cam[4] + s * W.EYE
-                half = max(1, round(0.05 * s))
-                c = np.clip(np.array([120, 120, 120]) * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist()
-                cv2.rectangle(image, (round(u) - half, round(v) - 1), (round(u) + half, round(foot)), c, -1)
+            if thing is not None and "pole" in thing.look:
+                self.pole(image, u, v, high * s, u + (thing.look["pole"] - drawn[n][0]) * s, cam[4] + s * W.EYE, s, fog)
             if thing is not None and thing.kind in ("sign", "light"):
                 fog *= 0.45  # they shine back
             if thing is not None and thing.kind in sprites_with_shadow and not self.night:
@@ -431,6 +436,16 @@ class Renderer:
             if thing is not None:
                 found.append(self.entry(thing, i, x0, y0, x1, y1, d))
         return self.keep_visible(found)
+
+    def pole(self, image, u, v, high, foot_u, foot_v, s, fog):
+        """The post under a sign or light whose lower edge is (u, v); with an arm where the post stands aside."""
+        half = max(1, round(0.05 * s))
+        c = np.clip(np.array([120, 120, 120]) * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist()
+        top = v - 1
+        if abs(foot_u - u) > 1:
+            top = v - high * 0.6
+            cv2.rectangle(image, (round(u), round(top) - half), (round(foot_u), round(top) + half), c, -1)
+        cv2.rectangle(image, (round(foot_u) - half, round(top)), (round(foot_u) + half, round(foot_v)), c, -1)
 
     def entry(self, thing, i, x0, y0, x1, y1, depth):
         label, attr = LABELS.get(thing.kind), thing.attr

@@ -13,6 +13,7 @@ from . import sprites
 LANE = 3.3
 FPS = 12.5
 EYE = 1.35  # height of the camera
+ARROW_LENGTH = 5.0
 FOCAL = 0.80  # of the picture's width
 SPEED_SIGNS = tuple(f"speed_{v}" for v in sprites.SPEEDS)
 PLAIN_SIGNS = tuple(s for s in sprites.SIGN_CLASSES if not s.startswith("speed_"))
@@ -23,7 +24,7 @@ CROSSERS = ("pedestrian", "bicycle", "motorcycle", "none")
 TURNS = ("straight", "left", "right")
 TIMES = ("day", "dusk", "night")
 WEATHERS = ("clear", "rain", "fog")
-SIZES = {"car": (1.8, 1.5), "truck": (2.5, 3.2), "motorcycle": (0.95, 1.75), "pedestrian": (0.97, 1.7),
+SIZES = {"car": (1.8, 1.5), "truck": (2.5, 3.2), "motorcycle": (1.05, 1.9), "pedestrian": (0.97, 1.7),
          "bicycle": (1.9, 1.72), "motorcycle_side": (1.95, 1.76)}
 
 
@@ -40,7 +41,6 @@ class Thing:
     vx: float = 0.0
     vz: float = 0.0
     look: dict = field(default_factory=dict)
-    pole: bool = False
 
     def at(self, t):
         return self.x + self.vx * t, self.z + self.vz * t
@@ -143,6 +143,7 @@ def plan(seed):
     w.crosser, w.crosser_right = crosser, rng.random() < 0.5
     a = w.asked
     a["frames"] = frames
+    a["times"] = [i / FPS for i in frame_indices(frames, 8)]
     # Turns are 0.174 of all clips each; straight ones are asked about as often.
     a["turn"] = turn != "straight" or rng.random() < 0.267
 
@@ -160,18 +161,17 @@ def plan(seed):
         w.crossing_z = max(w.crossing_z, 3.0)
     plan_light(w, has_light)
     plan_signs(w)
-    if rng.random() < (0.62 if turn == "straight" else 0.25):
+    if rng.random() < (0.62 if turn == "straight" else 0.35):
         plan_arrows(w)
-    if w.crosser != "none" or rng.random() < 0.25:
-        w.zebra = w.travelled(duration) + rng.uniform(7.5, 9.5)
-        if turn != "straight":
-            w.zebra = w.crossing_z - 3.5
+    if w.crosser != "none" or (rng.random() < 0.25 and turn == "straight"):
+        # Behind the arrows that are still in sight at the end.
+        w.zebra = w.travelled(duration) + (rng.uniform(11.3, 12.3) if w.arrows else rng.uniform(7.5, 10.5))
     add_crosser(w)
     if turn == "straight":
         a["count"] = True
         kinds = [k for k in VEHICLES if not (k == "motorcycle" and w.crosser == "motorcycle")]
         kind = rng.choice(kinds)
-        top = 3 if kind == "truck" else 4
+        top = 3 if kind == "truck" or w.crosser != "none" else 4
         number, chosen = choose_set(rng, range(top + 1))
         a["count_set"] = chosen
         w.counted = (kind, number)
@@ -190,15 +190,14 @@ def plan_light(w, has_light):
     elif len(w.program) == 3:
         w.change_times = (d * rng.uniform(0.22, 0.36), d * rng.uniform(0.58, 0.74))
     end = w.travelled(d)
-    w.crossing_z = end + rng.uniform(12.0, 15.5)
-    x, pole = w.half + rng.uniform(0.5, 0.9), True
-    y = rng.uniform(2.5, 3.1)
-    # Far to the right of the inner lanes the pole would leave the picture: then it stands on the arm above the road.
+    w.crossing_z = end + rng.uniform(14.5, 17.0)
+    pole = w.half + rng.uniform(0.5, 0.9)
+    x, y = pole, rng.uniform(2.5, 3.1)
+    # Seen from an inner lane the pole would leave the picture: the light then hangs from an arm above the road.
     if (x - w.x0) / (w.crossing_z - end) > 0.40 or rng.random() < 0.3:
         x, y = w.x0 + rng.uniform(0.8, 2.4), rng.uniform(3.2, 3.5)
     h = rng.uniform(1.75, 2.0)
-    w.things.append(Thing("light", "", x, w.crossing_z, y, h * 68 / 168, h, pole=pole))
-    w.asked["light_set"] = ["red", "yellow", "green"]
+    w.things.append(Thing("light", "", x, w.crossing_z, y, h * 68 / 168, h, look={"pole": pole}))
 
 
 def plan_signs(w):
@@ -215,26 +214,31 @@ def plan_signs(w):
     elif chosen and rng.random() < 0.15:
         names.append(rng.choice([c for c in PLAIN_SIGNS if c not in chosen]))
     rng.shuffle(names)
-    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    times = w.asked["times"]
     last = max((t for t in times if w.travelled(t) < w.turn_at - 0.5), default=times[0])
     usable = [t for t in times if t <= last]
     span = max(1, len(usable) - 2)
     for i, name in enumerate(names):
-        size = rng.uniform(1.05, 1.25)
-        left = i == 1 and len(names) == 2 and w.lanes <= 2 and rng.random() < 0.35
-        x = -(w.half + 0.8) if left else w.half + rng.uniform(0.6, 1.1)
-        near = max(8.0, abs(x - w.x0) * FOCAL / 0.455)
-        # Where it stands: near (but not past) the camera at one of the later usable frames.
-        if w.turn == "straight" and w.travelled(w.duration) < 12:
-            t = times[-1]
-        else:
-            k = 2 + (i * span // 2 if len(names) == 2 else rng.randrange(span))
-            t = usable[min(k, len(usable) - 1)]
-        z = w.travelled(t) + near + rng.uniform(0.2, 1.2) + (4.0 * i if t == times[-1] and not left else 0.0)
-        if z > w.crossing_z - 1.0 and z < w.crossing_z + 2 * w.crossing_half + 1:
-            z = w.crossing_z - 1.0
+        left = i == 1 and w.lanes <= 2 and rng.random() < 0.35
+        for attempt in range(30):
+            x = -(w.half + 0.8) if left else w.half + rng.uniform(0.6, 1.1)
+            near = max(8.0, abs(x - w.x0) * FOCAL / 0.455)
+            size = rng.uniform(1.05, 1.25) * max(1.0, near / 11.0)  # wide roads have larger signs
+            # Where it stands: near (but not past) the camera at one of the later usable frames.
+            if w.turn == "straight" and w.travelled(w.duration) < 12:
+                t = times[-1]
+            else:
+                k = 2 + (i * span // 2 if len(names) == 2 else rng.randrange(span))
+                t = usable[min(k, len(usable) - 1)]
+            z = w.travelled(t) + near + rng.uniform(0.2, 1.2 + 0.2 * attempt)
+            if w.crossing_z - 1.0 < z < w.crossing_z + 2 * w.crossing_half + 1:
+                z = w.crossing_z - rng.uniform(0.6, 1.2 + 0.1 * attempt)
+            low = rng.uniform(1.9, 2.3) - (0.9 if attempt > 15 else 0.0)
+            thing = Thing("sign", name, x, z, low, size, size, look={"pole": x})
+            if not clash(w, thing, times, 0.02):
+                break
         w.signs.append(name)
-        w.things.append(Thing("sign", name, x, z, rng.uniform(1.9, 2.3), size, size, pole=True))
+        w.things.append(thing)
 
 
 def plan_arrows(w):
@@ -244,7 +248,10 @@ def plan_arrows(w):
     for i in range(w.lanes):
         w.arrows[i] = truth if i == w.lane else rng.choice([c for c in sprites.ARROW_CLASSES])
     w.arrow_step = rng.uniform(9.5, 11.5)
-    w.arrow_phase = w.travelled(w.duration if w.turn == "straight" else w.duration * 0.3) + rng.uniform(5.2, 6.2)
+    if w.turn == "straight":
+        w.arrow_phase = w.travelled(w.asked["frames"] / FPS - 0.4) + rng.uniform(4.6, 5.0)
+    else:
+        w.arrow_phase = w.crossing_z - ARROW_LENGTH - rng.uniform(1.5, 2.0)
 
 
 def add_crosser(w):
@@ -284,13 +291,20 @@ def covered(a, b):
     return w * h / ((a[2] - a[0]) * (a[3] - a[1])) if w > 0 and h > 0 else 0.0
 
 
-def clash(w, new, times):
+def clash(w, new, times, limit=0.12):
     """True when the new vehicle hides, or is hidden by, something that is asked about."""
+    lights = [other for other in w.things if other.kind == "light"]
+    if lights and times is not w.asked["times"] and clash_with(w, new, w.asked["times"], lights, 0.05):
+        return True
+    return clash_with(w, new, times, w.things, limit)
+
+
+def clash_with(w, new, times, others, limit):
     for t in times:
         box = screen_box(w, new, t)
-        for other in w.things:
+        for other in others:
             there = screen_box(w, other, t)
-            if covered(there, box) > 0.12 or covered(box, there) > 0.12:
+            if covered(there, box) > limit or covered(box, there) > limit:
                 return True
     return False
 
@@ -298,40 +312,60 @@ def clash(w, new, times):
 def add_traffic(w):
     """Vehicles ahead, as many of each kind as was decided; each seen at the end, none hiding another."""
     rng, d = w.rng, w.duration
-    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    times = w.asked["times"]
     kind, number = w.counted
     wanted = [kind] * number if "count" in w.asked else []
     room = 5 - len(wanted)
     for other in VEHICLES:
         if other != kind or "count" not in w.asked:
-            if not (other == "motorcycle" and w.crosser == "motorcycle" and False):
-                n = min(room, rng.choice((0, 0, 1, 1, 2)))
-                room -= n
-                wanted += [other] * n
-    rng.shuffle(wanted)
+            n = min(room, rng.choice((0, 0, 1, 1, 2)))
+            room -= n
+            wanted += [other] * n
+    before = len(w.things)
+    for attempt in range(12):
+        # What is counted must all find room, or large numbers would be rarer; the others give way.
+        wanted.sort(key=lambda name: name != kind)
+        if place(w, wanted, kind if "count" in w.asked else None, times):
+            return
+        del w.things[before:]
+    w.asked.pop("count", None)
+
+
+def place(w, wanted, needed, times):
     for name in wanted:
-        for attempt in range(60):
+        for attempt in range(25):
             thing = vehicle(w, name, attempt)
-            last = screen_box(w, thing, times[-1])
+            last = screen_box(w, thing, times[-1] if w.turn == "straight" else times[2])
             if last is None or last[0] < -0.49 or last[2] > 0.49:
                 continue
-            if not clash(w, thing, times[-3:] if attempt < 30 else times[-1:]):
+            if w.turn != "straight" and too_close(w, thing):
+                continue
+            if not clash(w, thing, times[-2:] if attempt < 15 else times[-1:]):
                 w.things.append(thing)
                 break
         else:
-            if name == kind:
-                w.asked.pop("count", None)
+            if name == needed:
+                return False
+    return True
+
+
+def too_close(w, thing):
+    """True when our turn would take us through it."""
+    for t in w.asked["times"]:
+        cx, cz, _ = w.pose(t)
+        x, z = thing.at(t)
+        if math.hypot(x - cx, z - cz) < 5.0:
+            return True
+    return False
 
 
 def vehicle(w, name, attempt):
     rng, d = w.rng, w.duration
     width, height = SIZES[name]
     end = w.travelled(d)
-    low = 9.0 if w.zebra - end > 20 else w.zebra - end + 3.0
-    far = 34.0 if name != "truck" else 42.0
-    if name == "motorcycle":
-        far = 22.0
-    dz = rng.uniform(max(low, 7.0), max(far, low + 14))
+    low = 8.0 if w.crosser == "none" else w.zebra - end + 2.5
+    far = {"car": 26.0, "truck": 32.0, "motorcycle": 17.0}[name] * (0.85 if w.weather == "fog" else 1.0)
+    dz = rng.uniform(low, max(far, low + 7))
     track = rng.random()
     vz, front = 0.0, False
     if w.turn != "straight":
@@ -361,12 +395,12 @@ def vehicle(w, name, attempt):
 
 def add_people(w):
     rng = w.rng
-    times = [i / FPS for i in frame_indices(w.asked["frames"], 8)]
+    times = w.asked["times"]
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         side = rng.choice((-1, 1))
         width, height = SIZES["pedestrian"]
         thing = Thing("pedestrian", "walking", side * (w.half + rng.uniform(1.4, 2.6)),
                       w.travelled(w.duration) * rng.uniform(0.3, 1.0) + rng.uniform(7, 24), 0.0, width, height,
                       vz=rng.choice((-1.2, 1.2, 0.0)), look={"facing": 0})
-        if not clash(w, thing, times[::2]):
+        if not clash(w, thing, times[1::2]):
             w.things.append(thing)
