@@ -1,0 +1,22 @@
+#!/bin/sh
+# Trains the language half of the default models: training/train.sh OUT [--resume DIR] [--minutes 9] [options]
+# (python3 -m vlm.train --help). Needs Python with torch, transformers, tokenizers, safetensors, numpy, Pillow and cv2;
+# nothing else of this repository has to be built.
+set -eu
+LOWBEAM_TRAIN_START=$(date +%s.%N)
+export LOWBEAM_TRAIN_START PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+export OPENCV_LOG_LEVEL=ERROR HF_HUB_OFFLINE=1
+[ $# -ge 1 ] || { echo "usage: training/train.sh OUT [--resume DIR] [--minutes 9]" >&2; exit 2; }
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+shift
+# --resume's folder is named from where the caller stands.
+here=$(pwd)
+cd "$(dirname "$0")"
+resume=
+if [ "${1:-}" = --resume ]; then
+    [ $# -ge 2 ] || { echo "train.sh: --resume needs a folder" >&2; exit 2; }
+    case $2 in /*) resume=$2 ;; *) resume=$here/$2 ;; esac
+    shift 2
+fi
+exec "${PYTHON:-python3}" -m vlm.train "$out" ${resume:+--resume "$resume"} "$@" 2>&1

@@ -1,0 +1,1 @@
+"""The small InternVL that ships with lowbeam: tokenizer, model, data feed, trainer."""

@@ -1,0 +1,246 @@
+"""The small InternVL (transformers' InternVLForConditionalGeneration) and its forward for training.
+
+One clip's prefix is computed once for all its questions. The sequence is packed:
+
+    [ prefix: P tokens, 8 pictures ][ question 1: S ][ question 2: S ] ... [ question Q: S ]
+
+A question's tokens see the prefix and what stands before them in their own slot, with positions P, P + 1, ...: the
+numbers are those of one ordinary dialogue a question (tests/test_packed.py compares them). The heads beside the model
+serve the auxiliary losses and are dropped at export.
+"""
+import json
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SIZES = {
+    # vision: hidden, layers, heads, feed forward; text: hidden, layers, heads, heads of K and V, feed forward
+    "small": dict(vision=(256, 5, 4, 1024), text=(256, 6, 4, 2, 640)),
+    "tiny": dict(vision=(32, 4, 2, 64), text=(32, 4, 2, 1, 64)),  # to try the pipeline on a CPU
+}
+SIZE, PATCH, CONTEXT, THETA = 224, 14, 32768, 10000.0
+TOKENS_PER_FRAME = (SIZE // PATCH // 2) ** 2
+
+
+def config(size, vocab_size, image_token_id):
+    from transformers import InternVLConfig
+    v_hidden, v_layers, v_heads, v_ff = SIZES[size]["vision"]
+    hidden, layers, heads, kv_heads, ff = SIZES[size]["text"]
+    return InternVLConfig(
+        image_token_id=image_token_id, image_seq_length=TOKENS_PER_FRAME, downsample_ratio=0.5,
+        tie_word_embeddings=True,
+        text_config=dict(model_type="qwen2", vocab_size=vocab_size, hidden_size=hidden, num_hidden_layers=layers,
+                         num_attention_heads=heads, num_key_value_heads=kv_heads, intermediate_size=ff,
+                         max_position_embeddings=CONTEXT, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                         rope_parameters={"rope_type": "default", "rope_theta": THETA}, use_sliding_window=False),
+        vision_config=dict(hidden_size=v_hidden, num_hidden_layers=v_layers, num_attention_heads=v_heads,
+                           intermediate_size=v_ff, image_size=[SIZE, SIZE], patch_size=[PATCH, PATCH],
+                           use_qk_norm=False, attention_bias=True, norm_type="layer_norm", layer_norm_eps=1e-6,
+                           hidden_act="gelu", layer_scale_init_value=1.0, use_absolute_position_embeddings=True))
+
+
+def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **_):
+    """Attention over a packed sequence; attention_mask [S, P + S] bool is one question's view of prefix and itself.
+    query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D]. Exact: no key is seen that the mask would hide."""
+    batch, heads, length, width = query.shape
+    slot, seen = attention_mask.shape
+    prefix, groups = seen - slot, key.shape[1]
+    n, shared = (length - prefix) // slot, heads // groups
+    q_prefix = query[:, :, :prefix]
+    k_prefix, v_prefix = (x[:, :, :prefix].repeat_interleave(shared, dim=1) for x in (key, value))
+    before = F.scaled_dot_product_attention(q_prefix, k_prefix, v_prefix, is_causal=True, scale=scaling)
+    before = before.transpose(1, 2)
+
+    def own(x, n_heads):  # [B, h, Q * S, D] -> [B, Q, h, S, D]
+        return x[:, :, prefix:].reshape(batch, n_heads, n, slot, width).transpose(1, 2)
+
+    # Heads that share K and V are stacked as further queries, so that K and V are not copied for each.
+    q = own(query, heads).reshape(batch * n, groups, shared * slot, width)
+    k, v = (torch.cat([x[:, None, :, :prefix].expand(batch, n, groups, prefix, width), own(x, groups)], dim=3)
+            .reshape(batch * n, groups, seen, width) for x in (key, value))
+    behind = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask.repeat(shared, 1), scale=scaling)
+    behind = behind.reshape(batch, n, heads, slot, width).permute(0, 1, 3, 2, 4).reshape(batch, n * slot, heads, width)
+    return torch.cat([before, behind], dim=1), None
+
+
+def build(size, vocab_size, image_token_id, seed=0):
+    """A fresh model in f32."""
+    from transformers import InternVLForConditionalGeneration
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    ALL_ATTENTION_FUNCTIONS.register("packed", packed_attention)
+    torch.manual_seed(seed)
+    configuration = config(size, vocab_size, image_token_id)
+    configuration._attn_implementation = "sdpa"
+    net = InternVLForConditionalGeneration(configuration).float()
+    _initialise(net, configuration)
+    return net
+
+
+@torch.no_grad()
+def _initialise(net, configuration):
+    """Products keep about the size of what enters; those that write to the residual stream are scaled down by depth."""
+    layers = {"vision": configuration.vision_config.num_hidden_layers, "text": configuration.text_config.num_hidden_layers}
+    for name, p in net.named_parameters():
+        depth = layers["vision" if "vision_tower" in name else "text"]
+        if name.endswith("bias"):
+            p.zero_()
+        elif "embed_tokens" in name:
+            p.normal_(0, 0.05)
+        elif "patch_embeddings" in name:
+            p.normal_(0, p[0].numel() ** -0.5)
+        elif "position_embeddings" in name:
+            p.copy_(_sin_cos(p.shape[1] - 1, p.shape[2]))
+        elif "cls_token" in name:
+            p.normal_(0, 0.02)
+        elif p.ndim == 2:
+            out = any(part in name for part in ("o_proj", "down_proj", "projection_layer", "fc2"))
+            p.normal_(0, 0.7 * p.shape[1] ** -0.5 / ((2 * depth) ** 0.5 if out else 1))
+
+
+def _sin_cos(n, width):
+    """[1, 1 + n, width]: rows and columns as sines and cosines, 0 for the class token; a start for learned positions."""
+    side = int(n ** 0.5)
+    rate = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    table = torch.cat([f(place.flatten()[:, None] * rate) for place in (y, x) for f in (torch.sin, torch.cos)], dim=1)
+    return torch.cat([torch.zeros(1, table.shape[1]), 0.5 * table])[None]
+
+
+class Heads(nn.Module):
+    """Linear heads of the auxiliary losses. classes: what classes.json holds (targets.py)."""
+
+    def __init__(self, width, n_frames, classes):
+        super().__init__()
+        n_answers = len(classes["answers"])
+        self.sign = nn.Linear(width, 1 + len(classes["signs"]))
+        self.light = nn.Linear(width, 1 + len(classes["lights"]))
+        self.arrow = nn.Linear(width, 1 + len(classes["arrows"]))
+        self.vehicle = nn.Linear(width, 4 * len(classes["vehicles"]))
+        self.facts = nn.Linear(n_frames * width, sum(len(values) for values in classes["facts"].values()))
+        self.norm = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("retrieve", "right", "grid")})
+        self.retrieve_mid, self.retrieve_end = nn.Linear(width, n_answers), nn.Linear(width, n_answers)
+        self.right_mid, self.right_end = nn.Linear(width, 1), nn.Linear(width, 1)
+
+
+class Packed(nn.Module):
+    """net and heads; forward gives what the losses need, nothing of the vocabulary's size but at the wanted places."""
+
+    def __init__(self, net, heads, prefix, visual, slot, fact_sizes):
+        super().__init__()
+        self.net, self.heads, self.slot, self.fact_sizes = net, heads, slot, fact_sizes
+        n = len(prefix)
+        mask = torch.ones(slot, n + slot).tril(n).bool()
+        self.register_buffer("prefix", torch.tensor(prefix), persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None], persistent=False)
+        self.first_visual = [i for i in visual if i - 1 not in set(visual)]
+        n_layers = len(net.model.language_model.layers)
+        self.retrieve_at, self.right_at = n_layers // 2, n_layers - 1  # after so many layers
+
+    def see(self, tiles):
+        """[n, s, s, 3] u8 -> [n, tokens per frame, width], as get_image_features computes it."""
+        model, side = self.net.model, SIZE // PATCH
+        # The convolution over patches as one product, rows of channel, y, x as the kernel has them.
+        pixels = (tiles.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        rows = pixels.reshape(-1, 3, side, PATCH, side, PATCH).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        tower = model.vision_tower
+        kernel = tower.embeddings.patch_embeddings.projection
+        seen = F.linear(rows, kernel.weight.flatten(1), kernel.bias).float()
+        seen = torch.cat([tower.embeddings.cls_token.expand(len(seen), -1, -1), seen], dim=1)
+        seen = seen + tower.embeddings.position_embeddings
+        for layer in tower.encoder.layer:
+            seen = layer(seen)
+        seen = seen[:, 1:]
+        seen = model.pixel_shuffle(seen.reshape(len(tiles), side, side, -1), scale_factor=0.5)
+        return model.multi_modal_projector(seen.reshape(len(tiles), TOKENS_PER_FRAME, -1))
+
+    def forward(self, tiles, suffix):
+        """tiles [B, f, s, s, 3] u8, suffix [B, Q, S] ids. (visual [B, f, t, D], hidden after retrieve_at and right_at
+        layers and at the end, each [B, Q, S, D]; the last one normalised.)"""
+        language = self.net.model.language_model
+        batch, n_frames, n = len(tiles), tiles.shape[1], suffix.shape[1]
+        visual = self.see(tiles.flatten(0, 1)).reshape(batch, n_frames, TOKENS_PER_FRAME, -1)
+        fixed = language.embed_tokens(self.prefix)[None].expand(batch, -1, -1)
+        parts, at = [], 0
+        for i, first in enumerate(self.first_visual):
+            parts += [fixed[:, at:first], visual[:, i].to(fixed.dtype)]
+            at = first + TOKENS_PER_FRAME
+        parts += [fixed[:, at:], language.embed_tokens(suffix).flatten(1, 2)]
+        hidden = torch.cat(parts, dim=1)
+        p, slot = len(self.prefix), self.slot
+        places = torch.cat([torch.arange(p, device=hidden.device),
+                            torch.arange(p, p + slot, device=hidden.device).repeat(n)])[None]
+        rotary = language.rotary_emb(hidden, places)
+        kept = {}
+        for i, layer in enumerate(language.layers):
+            hidden = layer(hidden, attention_mask=self.mask, position_ids=places, position_embeddings=rotary)
+            kept[i + 1] = hidden
+        final = language.norm(hidden)
+
+        def slots(x):
+            return x[:, p:].reshape(batch, n, slot, -1)
+
+        return visual, slots(kept[self.retrieve_at]), slots(kept[self.right_at]), slots(final)
+
+    def logits(self, hidden):
+        return F.linear(hidden, self.net.model.language_model.embed_tokens.weight)
+
+
+def packed(size, lines, classes, slot, n_frames=8, seed=0):
+    """The model with everything around it, for the tokenizer and dialogue `lines` (dialogue.Dialogue)."""
+    vocab = -(-lines.tokenizer.get_vocab_size() // 64) * 64
+    net = build(size, vocab, lines.id["<IMG_CONTEXT>"], seed)
+    net.model.language_model.config._attn_implementation = "packed"
+    heads = Heads(net.config.text_config.hidden_size, n_frames, classes)
+    return Packed(net, heads, lines.prefix, lines.visual, slot, [len(values) for values in classes["facts"].values()])
+
+
+# Weights travel as f16 in files of at most 16 MiB: the encoder, the language model, the heads.
+FILES = {"vision": "model-vision.safetensors", "text": "model-text.safetensors", "heads": "heads.safetensors"}
+
+
+def _part(name):
+    return "heads" if name.startswith("heads.") else "text" if "language_model" in name else "vision"
+
+
+def save(model, folder, about):
+    """about: what the configuration file says beside the sizes. A file under its name is a whole one."""
+    from safetensors.torch import save_file
+    os.makedirs(folder, exist_ok=True)
+    parts = {part: {} for part in FILES}
+    for name, tensor in model.named_parameters():
+        parts[_part(name)][name] = tensor.detach().half().cpu().contiguous()
+    for part, tensors in parts.items():
+        path = os.path.join(folder, FILES[part])
+        save_file(tensors, path + ".part", metadata={"format": "pt"})
+        os.replace(path + ".part", path)
+    path = os.path.join(folder, "model.json")
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(about, file, ensure_ascii=False, indent=1)
+    os.replace(path + ".part", path)
+
+
+def load(model, folder):
+    """Loads what save() wrote. The model's own tensors must all fit; heads whose classes have changed start afresh."""
+    from safetensors.torch import load_file
+    own, afresh = dict(model.named_parameters()), []
+    for file in FILES.values():
+        path = os.path.join(folder, file)
+        if file == FILES["heads"] and not os.path.exists(path):
+            continue
+        for name, tensor in load_file(path).items():
+            if name in own and own[name].shape == tensor.shape:
+                own.pop(name).data.copy_(tensor.float())
+            elif _part(name) == "heads":
+                afresh.append(name)
+            else:
+                raise SystemExit(f"{path}: '{name}' {list(tensor.shape)} does not fit the model")
+    missing = [name for name in own if _part(name) != "heads"]
+    if missing:
+        raise SystemExit(f"{folder}: no {missing[0]} and {len(missing) - 1} more")
+    return afresh
