@@ -7,7 +7,6 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "run"))
 import harness  # noqa: E402
-import make_demo_model  # noqa: E402
 
 EXAMPLE = os.path.join(harness.BUILD, "examples", "answer_one")
 
@@ -73,6 +72,15 @@ class Frames(harness.Test):
         self.assertEqual(told["n_tiles"], sum(frame["tiles"] for frame in told["frames"]))
         self.assertEqual([(f["index"], f["time_s"], f["width"], f["height"]) for f in told["frames"]],
                          [(0, 0, 48, 32), (2, 2, 48, 32)])
+
+    def test_bounds(self):
+        # pictures count as one a second; L = 3: start + int(seg / 2 + round(seg * i)), by design.md's formula
+        for bounds, expected in (((), [0, 2]), (("--from", "2"), [2, 2]), (("--to", "1"), [0, 0]),
+                                 (("--from", "1", "--to", "3"), [1, 2]), (("--to=99",), [0, 2])):
+            with self.subTest(bounds):
+                run = self.frames("v0", "-n2", *bounds)
+                self.assertEqual(run.status, 0, run)
+                self.assertEqual([frame["index"] for frame in json.loads(run.out)["frames"]], expected)
 
     def test_pictures(self):
         run = self.frames("v1", "--num_frames", "2", "--max-tiles", "6", "--out", "out/deep")

@@ -132,8 +132,6 @@ class Videos(harness.Test):
 
         check(self.script("hang", "sleep 1000"), "no progress for 1 s")
         check(self.script("crash", "kill -SEGV $$"), "crashed", "SIGSEGV")
-        check(self.script("fail", "exit 9"), "9")
-        check(self.script("babble", "echo nonsense >&3; sleep 1000"), "h264_short.mp4")
         check(self.path("no-decoder"), "no-decoder", "No such file")
 
     def test_prompt_that_does_not_fit(self):

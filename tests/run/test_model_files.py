@@ -66,7 +66,7 @@ class ModelFiles(harness.Test):
     def test_truncated(self):
         for which, source in (("model", self.model), ("mmproj", self.mmproj)):
             size = os.path.getsize(source)
-            for n in (24, 30, 100, 1000, 30000, size // 2, size - 40):
+            for n in (24, 100, 30000, size // 2, size - 40):
                 with self.subTest(f"{which} {n}"):
                     with open(source, "rb") as file:
                         self.write("cut.gguf", file.read(n))
@@ -130,20 +130,16 @@ class ModelFiles(harness.Test):
                                   for t in writer.tensors]
             return change
 
-        for name in ("v.class_embd", "v.patch_embd.weight", "v.blk.1.attn_k.weight", "v.blk.0.ls1.weight",
-                     "mm.model.mlp.0.bias", "mm.model.mlp.3.weight"):
+        for name in ("v.patch_embd.weight", "v.blk.1.attn_k.weight", "mm.model.mlp.3.weight"):
             with self.subTest(name):
                 self.refuse(name, "missing", mmproj=self.vision("less.gguf", without(name)))
-        for name, ne in (("v.position_embd.weight", [64, 1024]), ("v.blk.0.ffn_up.weight", [64, 64]),
-                         ("v.blk.1.attn_q.weight", [32, 64])):
+        for name, ne in (("v.position_embd.weight", [64, 1024]), ("v.blk.1.attn_q.weight", [32, 64])):
             with self.subTest(name):
                 self.refuse(name, "expected", mmproj=self.vision("shape.gguf", reshaped(name, ne)))
 
     def test_header_values_that_make_no_sense(self):
-        for key, value in (("image_size", 0), ("image_size", 450), ("image_size", 4096), ("patch_size", 0),
-                           ("patch_size", 13), ("embedding_length", 100000), ("block_count", 0), ("block_count", 4000),
-                           ("attention.head_count", 0), ("attention.head_count", 7), ("projector.scale_factor", 0),
-                           ("projector.scale_factor", 3)):
+        for key, value in (("image_size", 450), ("image_size", 4096), ("patch_size", 0), ("embedding_length", 100000),
+                           ("block_count", 4000), ("attention.head_count", 7), ("projector.scale_factor", 3)):
             with self.subTest(f"{key} {value}"):
                 def change(writer, key=key, value=value):
                     full = ("clip.vision." + key).encode()
@@ -162,7 +158,7 @@ class ModelFiles(harness.Test):
         with open(self.mmproj, "rb") as file:
             whole = file.read()
         rng = random.Random(7)
-        for i in range(12):
+        for i in range(6):
             data = bytearray(whole)
             for _ in range(3):
                 data[rng.randrange(8, 6000)] = rng.randrange(256)
