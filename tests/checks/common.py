@@ -7,6 +7,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,7 @@ class Check:
         for old in (out, out[:-4] + ".db"):
             if os.path.exists(old):
                 os.remove(old)
+        shutil.rmtree(dump, ignore_errors=True)  # what an earlier run left must not be taken for this one's
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
                               timeout=1200)
         if status is not None and done.returncode not in status:
