@@ -10,7 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CELLS_STEP = 256 }; /* libllama pads the KV cache to this */
+enum {
+    CELLS_STEP = 256,       /* libllama pads the KV cache to this */
+    CTX_TRAIN_MAX = 1 << 24 /* times the most questions at once it is still an int; models have up to 1 << 20 */
+};
 
 static lb_status check_header(lb_language *language, lb_error *error) {
     const char *path = language->params.model_path, *arch = NULL;
@@ -44,6 +47,10 @@ static lb_status load_model(lb_language *language, lb_error *error) {
     language->vocab = llama_model_get_vocab(language->model);
     language->n_embd = llama_model_n_embd_inp(language->model);
     language->n_vocab = llama_vocab_n_tokens(language->vocab);
+    const int n_ctx_train = llama_model_n_ctx_train(language->model);
+    if (n_ctx_train < 1 || n_ctx_train > CTX_TRAIN_MAX)
+        return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s.context_length' is %u, expected 1 to %d", path,
+                            language->architecture, (unsigned)n_ctx_train, CTX_TRAIN_MAX);
     enum llama_rope_type rope = llama_model_rope_type(language->model);
     if (rope != LLAMA_ROPE_TYPE_NEOX && rope != LLAMA_ROPE_TYPE_NORM)
         return lb_error_set(error, LB_STATUS_UNSUPPORTED,
@@ -159,12 +166,18 @@ static lb_status warm_up(lb_language *language, lb_error *error) {
     return status;
 }
 
+static lb_llama_sizes init_context(lb_language *language, struct llama_context_params params) {
+    lb_llama_sizes_begin(language->device.name);
+    language->ctx = llama_init_from_model(language->model, params);
+    return lb_llama_sizes_end();
+}
+
 lb_status lb_language_reserve(lb_language *language, int n_cells, lb_error *error) {
     if (language->ctx && n_cells <= language->n_cells)
         return LB_STATUS_OK;
     /* the first size is exact; a second one leaves room, so that slowly growing videos do not rebuild it each time */
-    int64_t wanted = language->ctx ? (int64_t)n_cells + n_cells / 8 : n_cells;
-    wanted = (wanted + CELLS_STEP - 1) / CELLS_STEP * CELLS_STEP;
+    const int64_t least = ((int64_t)n_cells + CELLS_STEP - 1) / CELLS_STEP * CELLS_STEP;
+    int64_t wanted = language->ctx ? least + least / 8 / CELLS_STEP * CELLS_STEP : least;
     free_context(language); /* before the new one is made: loading never goes above what running needs */
     const lb_vlm_params *p = &language->params;
     struct llama_context_params params = llama_context_default_params();
@@ -174,16 +187,29 @@ lb_status lb_language_reserve(lb_language *language, int n_cells, lb_error *erro
     params.n_outputs_max = (uint32_t)p->n_parallel + 1;
     params.n_threads = params.n_threads_batch =
         p->n_threads > 0 ? p->n_threads : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    params.flash_attn_type = p->exact ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    /* Not on the CPU: with fewer than 64 rows ggml's CPU flash attention adds V up in f16, 3e-2 to 1e-1 off after some
+     * thousand visual tokens. */
+    bool flash = !p->exact && !language->device.is_cpu;
+    params.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.type_k = params.type_v = p->exact ? GGML_TYPE_F32 : GGML_TYPE_F16;
     params.kv_unified = true; /* sequences share the prefix's cells: a copy of it costs nothing */
-    lb_llama_sizes_begin(language->device.name);
-    language->ctx = llama_init_from_model(language->model, params);
-    lb_llama_sizes got = lb_llama_sizes_end();
+    lb_llama_sizes got = init_context(language, params);
+    if (!language->ctx && wanted > least) { /* the room beyond is a nicety */
+        wanted = least;
+        params.n_ctx = (uint32_t)least;
+        got = init_context(language, params);
+    }
     if (!language->ctx)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY,
-                            "no room on %s for a context of %lld tokens (fewer frames or tiles need less): %s",
+                            "no room on %s for a context of %lld tokens (fewer --num-frames or --max-tiles need less, "
+                            "and so do a lower --batch or --max-new-tokens): %s",
                             language->device.name, (long long)wanted, lb_nn_last_log_error());
+    if (!llama_get_memory(language->ctx)) {
+        llama_free(language->ctx);
+        language->ctx = NULL;
+        return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: architecture '%s' has no KV cache: it generates no text",
+                            p->model_path, language->architecture);
+    }
     language->sizes.kv = got.kv;
     language->sizes.compute = got.compute;
     lb_ledger_add(LB_COMPONENT_LANGUAGE_KV, got.kv);

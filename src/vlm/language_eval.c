@@ -131,11 +131,13 @@ typedef struct ask_batch {
     dialogue *dialogues;
 } ask_batch;
 
+/* The given tokens alone, as in the reference. Not llama_vocab_is_eog: a GGUF converted from the published folders
+ * names no end token, and libllama then takes id 11, which is the comma. */
 static bool is_stop(const ask_batch *r, int32_t token) {
     for (int i = 0; i < r->n_stop; i++)
         if (r->stop[i] == token)
             return true;
-    return llama_vocab_is_eog(r->language->vocab, token);
+    return false;
 }
 
 /* Takes the chosen token of question i from its row of logits. */
@@ -223,6 +225,8 @@ static lb_status generate(ask_batch *r, lb_error *error) {
             any = true;
             t->batch_index = r->language->n_batch;
             status = lb_language_push(r->language, t->next, NULL, t->n_past++, i + 1, true, error);
+            if (status == LB_STATUS_OK && r->language->n_batch == r->language->params.n_ubatch)
+                status = flush(r, error); /* more questions at once than a batch holds */
         }
         if (status == LB_STATUS_OK && any)
             status = flush(r, error);

@@ -58,6 +58,11 @@ lb_status lb_tokenizer_open(const char *path, lb_tokenizer **out, lb_error *erro
         goto cleanup;
     }
     tokenizer->vocab = llama_model_get_vocab(tokenizer->model);
+    if (llama_vocab_type(tokenizer->vocab) == LLAMA_VOCAB_TYPE_NONE) { /* llama_tokenize would abort */
+        status = lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: 'tokenizer.ggml.model' says that it has no tokenizer",
+                              path);
+        goto cleanup;
+    }
     const struct {
         const char *name;
         int32_t *id;

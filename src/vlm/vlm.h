@@ -73,8 +73,8 @@ void lb_embeddings_free(lb_embeddings *embeddings); /* before lb_vlm_free; its m
  * Errors: OUT_OF_MEMORY. Memory: n_cells * n_layer * (k + v) bytes, and activations for one n_ubatch. */
 lb_status lb_vlm_reserve(lb_vlm *vlm, int n_cells, lb_error *error);
 
-/* Evaluates tokens as the prefix that the answers to come share; replaces the former prefix, keeping what both begin
- * with when pictures are the same. n 0 forgets it. Errors: DOES_NOT_FIT (above what was reserved), BACKEND. */
+/* Evaluates tokens as the prefix that the answers to come share, in place of the former one; does nothing when both are
+ * the same tokens of the same pictures. n 0 forgets it. Errors: DOES_NOT_FIT (above what was reserved), BACKEND. */
 lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embeddings *pictures, lb_error *error);
 
 typedef struct lb_vlm_ask {
