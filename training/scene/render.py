@@ -22,8 +22,8 @@ def bank(kind, height, width):
     if key not in _BANKS:
         r = np.random.default_rng(7)
         shape = (height + 64, width + 64)
-        if kind == "noise":
-            _BANKS[key] = np.clip(r.normal(0, 1, (*shape, 3)) * 6 + 32, 0, 64).astype(np.uint8)
+        if kind.startswith("noise"):
+            _BANKS[key] = np.clip(r.normal(0, 1, (*shape, 3)) * float(kind[5:]) + 32, 0, 64).astype(np.uint8)
         elif kind == "texture":
             small = r.normal(0, 1, (shape[0] // 2, shape[1] // 8)).astype(np.float32)
             big = cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -63,7 +63,7 @@ class Renderer:
         self.shake = [(self.rng.uniform(3, 14), self.rng.uniform(0, 6.28), self.rng.uniform(0.2, 1.6)) for _ in "123"]
         self.sway = [(self.rng.uniform(0.4, 2.0), self.rng.uniform(0, 6.28), self.rng.uniform(0.5, 2.5)) for _ in "12"]
         self.blur = self.rng.uniform(0.4, 0.8) if self.rng.random() < 0.3 else 0.0
-        self.noise = self.rng.random() < 0.8
+        self.noise = ("", "noise2", "noise4", "noise6")[int(self.rng.integers(0, 4))]
         self.jpeg = int(self.rng.integers(35, 85)) if self.rng.random() < 0.35 else 0
         self.hood = self.rng.uniform(0.90, 0.96) if self.rng.random() < 0.5 else 0.0
         self.seed = seed % 9973
@@ -242,7 +242,8 @@ class Renderer:
                         back = z + (-6 if z < zi else 6)
                         wall((s * x, z), (s * x, back), height, colour * 0.7)
                     if r.random() < greenery:
-                        self.trees.append((s * x, z + (1.5 if z < zi else -1.5), r.uniform(3.5, 6), int(r.integers(0, 6))))
+                        self.trees.append((s * x, z + (1.5 if z < zi else -1.5), r.uniform(3.5, 6),
+                                           int(r.integers(0, 6))))
                     x += n + r.uniform(0, 4)
         self.walls = np.array(quads, np.float32).reshape(-1, 4, 3)
         self.wall_of = np.array(wall_of, np.int64)  # a window is drawn right after its wall
@@ -268,6 +269,8 @@ class Renderer:
             return {0: sprites.truck(TRUCKS[int(r.integers(0, len(TRUCKS)))], t, front, self.night)}
         if thing.attr.startswith("crossing") and k != "pedestrian":
             side = thing.look["facing"]
+            if k == "motorcycle":  # bright, or its body is lost between the tyres
+                paint = CARS[(0, 2, 3, 6, 7)[int(r.integers(0, 5))]]
             return {i: sprites.two_wheeler(k, paint, shirt, t, side, i / 4, self.night) for i in range(4)}
         if k == "motorcycle":
             return {0: sprites.motorcycle(paint, shirt, t, front, self.night)}
@@ -343,7 +346,8 @@ class Renderer:
         w, h = ix1 - ix0, iy1 - iy0
         if w < 1 or h < 1 or ix1 <= 0 or iy1 <= 0 or ix0 >= self.width or iy0 >= self.height or w > 900 or h > 900:
             return
-        small = cv2.resize(sprite, (w, h), interpolation=cv2.INTER_AREA if w < 0.7 * sprite.shape[1] else cv2.INTER_LINEAR)
+        method = cv2.INTER_AREA if w < 0.7 * sprite.shape[1] else cv2.INTER_LINEAR
+        small = cv2.resize(sprite, (w, h), interpolation=method)
         cx0, cy0 = max(0, -ix0), max(0, -iy0)
         small = small[cy0:h - max(0, iy1 - self.height), cx0:w - max(0, ix1 - self.width)]
         region = image[iy0 + cy0:iy0 + cy0 + small.shape[0], ix0 + cx0:ix0 + cx0 + small.shape[1]]
@@ -429,9 +433,10 @@ class Renderer:
                 self.pole(image, u, v, high * s, u + (thing.look["pole"] - drawn[n][0]) * s, cam[4] + s * W.EYE, s, fog)
             if thing is not None and thing.kind in ("sign", "light"):
                 fog *= 0.45  # they shine back
-            if thing is not None and thing.kind in sprites_with_shadow and not self.night:
-                cv2.ellipse(image, (round(u), round(v)), (max(1, round(wide * s * 0.52)), max(1, round(0.12 * s))), 0, 0,
-                            360, np.clip(40 * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist(), -1)
+            if thing is not None and thing.kind in SHADOWED and not self.night:
+                shade = np.clip(40 * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist()
+                axes = (max(1, round(wide * s * 0.52)), max(1, round(0.12 * s)))
+                cv2.ellipse(image, (round(u), round(v)), axes, 0, 0, 360, shade, -1)
             self.blit(image, sprite, x0, y0, x1, y1, fog)
             if thing is not None:
                 found.append(self.entry(thing, i, x0, y0, x1, y1, d))
@@ -450,7 +455,9 @@ class Renderer:
     def entry(self, thing, i, x0, y0, x1, y1, depth):
         label, attr = LABELS.get(thing.kind), thing.attr
         if thing.kind == "sign":
-            label = "stop sign" if attr == "stop" else "speed limit sign" if attr.startswith("speed") else "traffic sign"
+            label = "stop sign" if attr == "stop" else "traffic sign"
+            if attr.startswith("speed"):
+                label = "speed limit sign"
         elif thing.kind == "light":
             attr = self.state
         return {"label": label, "kind": thing.kind, "attr": attr, "thing": i, "full": (x0, y0, x1, y1), "depth": depth}
@@ -512,16 +519,17 @@ class Renderer:
         if self.blur:
             image = cv2.GaussianBlur(image, (3, 3), self.blur)
         if self.noise:
-            cv2.add(image, window(bank("noise", H, Wd), H, Wd, self.seed + number * 13), image)
+            cv2.add(image, window(bank(self.noise, H, Wd), H, Wd, self.seed + number * 13), image)
             cv2.subtract(image, (32, 32, 32, 0), image)
         if self.jpeg:
-            ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            ok, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
             if ok:
                 image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         return image
 
 
-sprites_with_shadow = {"car", "truck", "motorcycle", "bicycle", "pedestrian"}
+SHADOWED = {"car", "truck", "motorcycle", "bicycle", "pedestrian"}
 PAINTS = ((205, 190, 160), (180, 150, 120), (160, 170, 180), (200, 200, 195), (170, 120, 95), (140, 160, 140),
           (215, 195, 120), (150, 140, 160))
 CARS = ((225, 225, 225), (40, 42, 48), (170, 30, 35), (40, 70, 140), (150, 152, 158), (120, 90, 60), (30, 95, 75),

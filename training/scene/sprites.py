@@ -197,11 +197,6 @@ def sign(name):
     return cv2.resize(draw_sign(name), (96, 96), interpolation=cv2.INTER_AREA)
 
 
-def dimmed(sprite, tint):
-    """The sprite under the light of the scene; alpha stays."""
-    return cv2.multiply(sprite, (*tint, 1.0), scale=1.0) if min(tint) < 1.0 else sprite
-
-
 def car(rgb, tint, front, night, glass=(40, 50, 60)):
     p = Pad(96, 116, tint)
     w = 116 / 96
@@ -270,7 +265,7 @@ def two_wheeler(kind, rgb, shirt, tint, facing, phase, night):
     p = Pad(112, 124, tint)
     w = 124 / 112
     heavy = kind == "motorcycle"
-    r, t = (0.165, 0.085) if heavy else (0.20, 0.028)
+    r, t = (0.135, 0.075) if heavy else (0.20, 0.028)
     y = 0.985 - r - t / 2
     rear, fore = (0.22, w - 0.24)
     for x in (rear, fore):

@@ -109,10 +109,10 @@ def frame_indices(count, n):
     return [int(seg / 2 + round(seg * i)) for i in range(n)]
 
 
-def choose_set(rng, classes, low=2, high=4, truth=None):
-    """(truth, shuffled choices): the set is uniform, the truth uniform within it."""
+def choose_set(rng, classes, truth=None):
+    """(truth, choices), 2 to 4 of the classes; a given truth must itself be uniform over them for the set to be so."""
     classes = list(classes)
-    k = min(len(classes), rng.choice((low, high, high)) if high - low < 2 else rng.choice((2, 3, 4, 4)))
+    k = min(len(classes), rng.choice((2, 3, 4, 4)))
     if truth is None:
         chosen = rng.sample(classes, k)
         return rng.choice(chosen), chosen
@@ -311,7 +311,7 @@ def clash_with(w, new, times, others, limit):
 
 def add_traffic(w):
     """Vehicles ahead, as many of each kind as was decided; each seen at the end, none hiding another."""
-    rng, d = w.rng, w.duration
+    rng = w.rng
     times = w.asked["times"]
     kind, number = w.counted
     wanted = [kind] * number if "count" in w.asked else []
