@@ -60,6 +60,11 @@ def pick(questions, quota, used):
     return [questions[i] for i in sorted(chosen)]
 
 
+def entry(name, video, q):
+    return {"id": f"{name}_{q.kind}", "question": q.text, "choices": q.choices, "video_path": video,
+            "answer": q.choices[q.answer], "support_frames": q.support_frames, "kind": q.kind}
+
+
 def parse(argv):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out")
@@ -88,7 +93,7 @@ def main(argv=None):
     for name, wanted in (("", True), ("videos", args.videos), ("frames", args.frames)):
         if wanted:
             os.makedirs(os.path.join(args.out, name), exist_ok=True)
-    data, facts, used, n_clips = [], {}, Counter(), args.last - args.first
+    data, spare, facts, used, n_clips = [], [], {}, Counter(), args.last - args.first
     coco = {"images": [], "annotations": [], "categories": [{"id": i + 1, "name": n} for i, n in enumerate(LABELS)]}
     for n, seed in enumerate(range(args.first, args.last)):
         clip = draw_clip(seed, args.n_frames, args.width, args.height)
@@ -98,9 +103,8 @@ def main(argv=None):
         if args.questions is not None:
             # What a clip with few questions cannot give, the next ones give.
             questions = pick(questions, (n + 1) * args.questions // n_clips - len(data), used)
-        for i, q in enumerate(questions):
-            data.append({"id": f"{name}_{i}", "question": q.text, "choices": q.choices, "video_path": video,
-                         "answer": q.choices[q.answer], "support_frames": q.support_frames, "kind": q.kind})
+        data += [entry(name, video, q) for q in questions]
+        spare += [(name, video, q) for q in clip.questions if not any(q is taken for taken in questions)]
         facts[name] = clip.truth
         for f, boxes in enumerate(clip.boxes):
             image = {"id": len(coco["images"]) + 1, "file_name": f"{name}_{f:02d}.png", "width": args.width,
@@ -117,6 +121,11 @@ def main(argv=None):
                     raise SystemExit(f"{path}: could not be written")
         if args.videos:
             write_video(os.path.join(args.out, video), seed, args.width, args.height, args.crf)
+    while args.questions is not None and len(data) < args.questions and spare:
+        # The last clips had too few: earlier ones give the rest.
+        name, video, q = spare.pop(min(range(len(spare)), key=lambda i: used[spare[i][2].kind]))
+        used[q.kind] += 1
+        data.append(entry(name, video, q))
     for name, what in (("questions", {"__count__": len(data), "data": data}), ("coco", coco), ("truth", facts)):
         with open(os.path.join(args.out, name + ".json"), "w", encoding="utf-8") as out:
             json.dump(what, out, ensure_ascii=False, indent=None if name == "coco" else 1)

@@ -161,10 +161,10 @@ class Truth(unittest.TestCase):
 class Dataset(unittest.TestCase):
     def test_written_files(self):
         with tempfile.TemporaryDirectory() as out:
-            make_dataset.main([out, "--seeds", "3000000000:3000000004", "--questions", "8", "--frames", "--videos"])
+            make_dataset.main([out, "--seeds", "3000000000:3000000004", "--questions", "12", "--frames", "--videos"])
             with open(os.path.join(out, "questions.json"), encoding="utf-8") as f:
                 questions = json.load(f)
-            self.assertEqual((questions["__count__"], len(questions["data"])), (8, 8))
+            self.assertEqual((questions["__count__"], len(questions["data"])), (12, 12))
             for entry in questions["data"]:
                 self.assertIn(entry["answer"], entry["choices"])
                 path = os.path.join(out, entry["video_path"])
