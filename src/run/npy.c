@@ -54,6 +54,8 @@ lb_status lb_text_write(const char *folder, const char *name, const char *text, 
 
 lb_status lb_folder_make(const char *folder, lb_error *error) {
     char path[PATH_MAX];
+    if (!*folder)
+        return lb_error_set(error, LB_STATUS_IO, "a folder without a name cannot be made");
     if ((size_t)snprintf(path, sizeof path, "%s", folder) >= sizeof path)
         return lb_error_set(error, LB_STATUS_IO, "%s: the path is too long", folder);
     for (char *at = path + 1;; at++) {
@@ -64,8 +66,12 @@ lb_status lb_folder_make(const char *folder, lb_error *error) {
         if (mkdir(path, 0777) != 0 && errno != EEXIST)
             return lb_error_set(error, LB_STATUS_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
         *at = end;
-        if (!end)
-            return LB_STATUS_OK;
+        if (end)
+            continue;
+        struct stat st; /* what is there may be a file */
+        if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+            return lb_error_set(error, LB_STATUS_IO, "%s: is there already, and no folder", path);
+        return LB_STATUS_OK;
     }
 }
 
