@@ -28,8 +28,8 @@ class EngineChild(harness.Test):
 
     def test_question_that_always_kills_it_is_lost_alone(self):
         path = self.eight()
-        quiet = self.answer(path)
-        run = self.answer(path, env={"LOWBEAM_TEST_FAULT": "abort:q3"})
+        quiet = self.answer(path, "--exact")
+        run = self.answer(path, "--exact", env={"LOWBEAM_TEST_FAULT": "abort:q3"})
         self.assertEqual(run.status, 3, run)
         self.assert_fallback(run, "q3", "test fault at question q3", "signal 6")
         expected = {**quiet.answers(), "q3": "A"}
@@ -129,7 +129,8 @@ class Interrupt(harness.Test):
 
     def test_second_ctrl_c_ends_at_once(self):
         # 256 frames of 13 tiles: minutes of encoding, in one question
-        process = self.start(self.questions([("q", "v0")]), "--max-tiles", "12", frames=256)
+        model = harness.with_context(harness.model_files()[0], self.path("large.gguf"), 1 << 20)
+        process = self.start(self.questions([("q", "v0")]), "--max-tiles", "12", frames=256, model=model)
         journal = process.csv_path[:-4] + ".db"
         self.wait_for(lambda: os.path.exists(journal), "the journal")
         child, = harness.children(process.pid, "engine-child")

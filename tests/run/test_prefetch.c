@@ -1,0 +1,187 @@
+/* Clips made ready ahead: in order, each once, failures with their cause, and a stop that waits for nothing. The clips
+ * are files of one picture (tests/image/files); a decoder that hangs is a shell script. */
+#include "run/prefetch.h"
+
+#include "base/time.h"
+#include "memory/ledger.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static const char base[] = "../image/files"; /* ctest runs in the test's folder */
+static char script[64], hanging[64];
+
+static int make_script(void **state) {
+    (void)state;
+    strcpy(script, "/tmp/lowbeam-hang-XXXXXX");
+    strcpy(hanging, "/tmp/lowbeam-video-XXXXXX");
+    int fd = mkstemp(script), video = mkstemp(hanging);
+    static const char text[] = "#!/bin/sh\nsleep 1000\n";
+    if (fd < 0 || video < 0 || write(fd, text, strlen(text)) < 0 || write(video, "x", 1) < 0)
+        return -1;
+    close(video);
+    fchmod(fd, 0755);
+    return close(fd);
+}
+
+static int remove_script(void **state) {
+    (void)state;
+    unlink(script);
+    unlink(hanging);
+    return 0;
+}
+
+static lb_prefetch_params params_for(int n_threads, int n_ahead) {
+    lb_prefetch_params params = {
+        .clip = {.frames = lb_frames_default_params(), .max_tiles = 1, .tile_size = 28},
+        .base = base,
+        .n_threads = n_threads,
+        .n_ahead = n_ahead,
+    };
+    params.clip.frames.n_frames = 2;
+    params.clip.frames.decoder_path = script;
+    return params;
+}
+
+static lb_prefetch *start(const char *const *paths, size_t n, const lb_prefetch_params *params) {
+    lb_prefetch *prefetch;
+    lb_error error = {0};
+    if (lb_prefetch_start(paths, n, params, &prefetch, &error) != LB_STATUS_OK)
+        fail_msg("%s", error.message);
+    return prefetch;
+}
+
+static void test_in_order_each_once(void **state) {
+    (void)state;
+    static const char *const names[] = {"rgb.jpg", "none.jpg", "type2_8bit.png", "../run/x.png", "grey.jpg"};
+    static const lb_status expected[] = {LB_STATUS_OK, LB_STATUS_NOT_FOUND, LB_STATUS_OK, LB_STATUS_REFUSED,
+                                         LB_STATUS_OK};
+    enum { N = 60 };
+    const char *paths[N];
+    for (int i = 0; i < N; i++)
+        paths[i] = names[i % 5];
+    for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
+        for (int n_ahead = 1; n_ahead <= 7; n_ahead += 3) {
+            const lb_prefetch_params params = params_for(n_threads, n_ahead);
+            lb_prefetch *prefetch = start(paths, N, &params);
+            for (size_t i = 0; i < N; i++) {
+                lb_clip *clip;
+                lb_error error = {0};
+                lb_status status = lb_prefetch_take(prefetch, i, &clip, &error);
+                if (status != expected[i % 5])
+                    fail_msg("clip %zu, %s: %s %s", i, paths[i], lb_status_name(status), error.message);
+                if (status == LB_STATUS_OK) {
+                    assert_int_equal(clip->n_tiles, 2);
+                    assert_int_equal(clip->frames->n_total, 1);
+                    assert_int_equal(clip->tiles_per_frame[1], 1);
+                    assert_memory_equal(clip->tiles, clip->tiles + 28 * 28 * 3, 28 * 28 * 3); /* the same frame twice */
+                } else {
+                    assert_null(clip);
+                    assert_non_null(strstr(error.message, paths[i]));
+                }
+                lb_clip_free(clip);
+            }
+            lb_prefetch_stop(prefetch);
+        }
+    }
+    assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+}
+
+static void test_stop_before_anything_is_taken(void **state) {
+    (void)state;
+    static const char *const paths[] = {"rgb.jpg", "grey.jpg", "422.jpg", "444.jpg", "rgb.jpg"};
+    for (int i = 0; i < 5; i++) {
+        const lb_prefetch_params params = params_for(3, 2);
+        lb_prefetch *prefetch = start(paths, 5, &params);
+        usleep((useconds_t)i * 3000);
+        lb_prefetch_stop(prefetch);
+    }
+    assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+    lb_prefetch_stop(NULL);
+}
+
+static void test_more_threads_than_clips(void **state) {
+    (void)state;
+    static const char *const paths[] = {"rgb.jpg"};
+    const lb_prefetch_params params = params_for(100, 100);
+    lb_prefetch *prefetch = start(paths, 1, &params);
+    lb_clip *clip;
+    assert_int_equal(lb_prefetch_take(prefetch, 0, &clip, NULL), LB_STATUS_OK);
+    lb_clip_free(clip);
+    lb_prefetch_stop(prefetch);
+}
+
+static void test_stop_does_not_wait_for_a_decoder_that_hangs(void **state) {
+    (void)state;
+    const char *const paths[] = {hanging, hanging};
+    lb_prefetch_params params = params_for(2, 2);
+    params.allow_outside = true;
+    params.clip.frames.timeout_s = 600;
+    const double began = lb_now_s();
+    lb_prefetch *prefetch = start(paths, 2, &params);
+    usleep(200000);
+    lb_prefetch_stop(prefetch);
+    assert_true(lb_now_s() - began < 10); /* not 600; a busy machine may take its time */
+}
+
+static volatile bool cancelled;
+
+static void cancel(int number) {
+    (void)number;
+    cancelled = true;
+}
+
+static void test_cancel_ends_the_wait(void **state) {
+    (void)state;
+    const char *const paths[] = {hanging};
+    lb_prefetch_params params = params_for(1, 1);
+    params.allow_outside = true;
+    params.clip.frames.timeout_s = 600;
+    params.cancel = &cancelled;
+    struct sigaction action = {.sa_handler = cancel}, before;
+    sigaction(SIGALRM, &action, &before);
+    alarm(1);
+    lb_prefetch *prefetch = start(paths, 1, &params);
+    lb_clip *clip;
+    lb_error error = {0};
+    assert_int_equal(lb_prefetch_take(prefetch, 0, &clip, &error), LB_STATUS_INTERRUPTED);
+    assert_null(clip);
+    lb_prefetch_stop(prefetch);
+    sigaction(SIGALRM, &before, NULL);
+}
+
+static void test_time_limit_is_the_clips_failure(void **state) {
+    (void)state;
+    const char *const paths[] = {hanging, "rgb.jpg"};
+    lb_prefetch_params params = params_for(1, 1);
+    params.allow_outside = true;
+    params.clip.frames.timeout_s = 0.3;
+    lb_prefetch *prefetch = start(paths, 2, &params);
+    lb_clip *clip;
+    lb_error error = {0};
+    assert_int_equal(lb_prefetch_take(prefetch, 0, &clip, &error), LB_STATUS_TIMEOUT);
+    assert_non_null(strstr(error.message, hanging));
+    assert_int_equal(lb_prefetch_take(prefetch, 1, &clip, &error), LB_STATUS_OK);
+    lb_clip_free(clip);
+    lb_prefetch_stop(prefetch);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_in_order_each_once),
+        cmocka_unit_test(test_stop_before_anything_is_taken),
+        cmocka_unit_test(test_more_threads_than_clips),
+        cmocka_unit_test(test_stop_does_not_wait_for_a_decoder_that_hangs),
+        cmocka_unit_test(test_cancel_ends_the_wait),
+        cmocka_unit_test(test_time_limit_is_the_clips_failure),
+    };
+    return cmocka_run_group_tests(tests, make_script, remove_script);
+}
