@@ -48,7 +48,17 @@ static lb_status spawn(lb_child *child, const char *program, lb_error *error) {
     posix_spawn_file_actions_adddup2(&actions, pair[1], CHILD_FD);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, 2, 1); /* stdout is for the parent's results */
-    int rc = posix_spawn(&child->pid, program, &actions, NULL, argv, environ);
+    /* a Ctrl-C while it is still loading its libraries would kill it before it ignores that */
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t blocked;
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    sigaddset(&blocked, SIGINT);
+    sigaddset(&blocked, SIGTERM);
+    posix_spawnattr_setsigmask(&attributes, &blocked);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    int rc = posix_spawn(&child->pid, program, &actions, &attributes, argv, environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     close(pair[1]);
     if (rc != 0) {
@@ -106,15 +116,17 @@ static lb_status next_message(lb_child *child, const volatile bool *cancel, bool
             if (lb_wire_send(child->fd, json_pack("{s:s}", "type", "stop"), -1, NULL) != LB_STATUS_OK)
                 return bury(child, error);
         }
+        if (cancel && *cancel && !stopping)
+            return lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
+        /* not in recvmsg itself: a signal that comes just before it would be slept through */
+        if (!lb_wire_wait(child->fd, 100))
+            continue;
         int passed;
         lb_status status = lb_wire_receive(child->fd, message, &passed, error);
         if (passed >= 0)
             close(passed);
-        if (status == LB_STATUS_INTERRUPTED) {
-            if (cancel && *cancel && !stopping)
-                return status;
+        if (status == LB_STATUS_INTERRUPTED)
             continue;
-        }
         if (status != LB_STATUS_OK)
             return bury(child, error);
         if (json_object_get(*message, "allocated")) {
@@ -159,10 +171,12 @@ lb_status lb_child_start(const lb_child_params *params, const volatile bool *can
     }
     if (status == LB_STATUS_OK) {
         lb_child_state *state = &child->state;
-        const char *device = json_string_value(json_object_get(message, "device"));
-        const char *description = json_string_value(json_object_get(message, "description"));
+        char *device = lb_wire_bytes_get(json_object_get(message, "device"));
+        char *description = lb_wire_bytes_get(json_object_get(message, "description"));
         snprintf(state->device, sizeof state->device, "%s", device ? device : "?");
         snprintf(state->device_description, sizeof state->device_description, "%s", description ? description : "?");
+        free(device);
+        free(description);
         state->image_size = (int)json_integer_value(json_object_get(message, "image_size"));
         state->n_parallel = (int)json_integer_value(json_object_get(message, "n_parallel"));
         state->model_allocated_bytes = state->allocated_bytes;

@@ -100,12 +100,22 @@ static void send_reply(const lb_engine_reply *r, void *user) {
 
 static bool keep_going(void *user) {
     video *v = user;
-    return !v->server->lost && !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
+    return !v->server->lost &&
+           !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
+}
+
+static bool is_evaluated(const lb_engine_question *questions, int n, int question, int batch_size) {
+    const int first = question / batch_size * batch_size;
+    for (int i = first; i < first + batch_size && i < n; i++)
+        if (questions[i].wanted)
+            return true;
+    return false;
 }
 
 /* For the tests alone: LOWBEAM_TEST_FAULT="abort:<id>" dies at that question each time, "abort:<beginning>*" at all
- * whose ids begin so, "abort-once:<id>:<file>" only while the file is not there. */
-static void test_fault(const lb_engine_question *questions, int n) {
+ * whose ids begin so, "abort-once:<id>:<file>" only while the file is not there. As a fault of a library's would, it
+ * takes those along that share a batch with the question. */
+static void test_fault(const lb_engine_question *questions, int n, int batch_size) {
     const char *fault = getenv("LOWBEAM_TEST_FAULT");
     if (!fault)
         return;
@@ -118,7 +128,7 @@ static void test_fault(const lb_engine_question *questions, int n) {
         bool any = length > 0 && end[-1] == '*';
         length -= any;
         bool hit = strncmp(questions[i].id, id, length) == 0 && (any || questions[i].id[length] == 0);
-        if (!hit || !questions[i].wanted || (once && access(end + 1, F_OK) == 0))
+        if (!hit || !is_evaluated(questions, n, i, batch_size) || (once && access(end + 1, F_OK) == 0))
             continue;
         FILE *mark = once ? fopen(end + 1, "w") : NULL;
         if (mark)
@@ -155,7 +165,7 @@ static void answer_video(server *s, const json_t *m, int tiles_fd) {
                 at[k] = json_string_value(json_array_get(c, k));
         }
         folders[n] = lb_wire_bytes_get(json_object_get(m, "dump_dir"));
-        test_fault(questions, n);
+        test_fault(questions, n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
         video v = {s, questions};
         lb_engine_clip clip = {n_frames, tiles_per_frame, tiles, folders[n]};
         lb_engine_answer(s->engine, &clip, questions, n, (lb_engine_callbacks){send_reply, keep_going, &v});
@@ -183,9 +193,9 @@ static void open_engine(server *s, const json_t *m) {
         return;
     }
     const lb_vlm_info *info = lb_vlm_get_info(lb_engine_vlm(s->engine));
-    send_message(s,
-                 json_pack("{s:s, s:s, s:s, s:i, s:i}", "type", "ready", "device", info->device, "description",
-                           info->device_description, "image_size", info->image_size, "n_parallel", info->n_parallel));
+    send_message(s, json_pack("{s:s, s:o, s:o, s:i, s:i}", "type", "ready", "device", lb_wire_bytes(info->device),
+                              "description", lb_wire_bytes(info->device_description), "image_size", info->image_size,
+                              "n_parallel", info->n_parallel));
 }
 
 int lb_child_main(int fd) {

@@ -143,7 +143,7 @@ static void reply_error(const session *s, const item *it, const lb_error *error)
 }
 
 /* What all questions of the video begin with, less one token, which each must have of its own. */
-static lb_status find_prefix(session *s, lb_error *error) {
+static void find_prefix(session *s) {
     lb_tokens first = {0};
     size_t shared = 0;
     int n_good = 0;
@@ -181,8 +181,6 @@ static lb_status find_prefix(session *s, lb_error *error) {
     }
     s->prefix = first.id; /* taken over */
     s->n_prefix = (int)shared;
-    (void)error;
-    return LB_STATUS_OK;
 }
 
 static lb_status dump_question(const session *s, const item *it, const float *logits, lb_error *error) {
@@ -326,10 +324,15 @@ static void answer_batch(session *s, int first, int n) {
     }
 }
 
-static lb_status encode(session *s, lb_error *error) {
+static int count_tiles(const lb_engine_clip *clip) {
     int n_tiles = 0;
-    for (int i = 0; i < s->clip->n_frames; i++)
-        n_tiles += s->clip->tiles_per_frame[i];
+    for (int i = 0; i < clip->n_frames; i++)
+        n_tiles += clip->tiles_per_frame[i];
+    return n_tiles;
+}
+
+static lb_status encode(session *s, lb_error *error) {
+    const int n_tiles = count_tiles(s->clip);
     double start = lb_now_s();
     lb_status status = lb_vlm_encode(s->engine->vlm, s->clip->tiles, n_tiles, &s->pictures, error);
     s->encode_s = lb_now_s() - start;
@@ -347,11 +350,14 @@ static lb_status encode(session *s, lb_error *error) {
 void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_engine_question *questions, int n,
                       lb_engine_callbacks callbacks) {
     session s = {.engine = engine, .clip = clip, .questions = questions, .n = n, .callbacks = callbacks};
-    s.batch_size = engine->params.reuse ? lb_vlm_get_info(engine->vlm)->n_parallel : 1;
     lb_error error = {0};
-    lb_status status = encode(&s, &error);
-    if (status == LB_STATUS_OK && engine->params.reuse)
-        status = find_prefix(&s, &error);
+    /* pictures that no prompt has room for are not encoded: each prompt says so for itself */
+    const lb_vlm_info *info = lb_vlm_get_info(engine->vlm);
+    s.batch_size = engine->params.reuse ? info->n_parallel : 1;
+    const bool room = (int64_t)count_tiles(clip) * info->tokens_per_tile < info->n_ctx_train;
+    lb_status status = room ? encode(&s, &error) : LB_STATUS_OK;
+    if (room && status == LB_STATUS_OK && engine->params.reuse)
+        find_prefix(&s);
     for (int first = 0; first < n; first += s.batch_size) {
         if (callbacks.keep_going && !callbacks.keep_going(callbacks.user))
             break;

@@ -90,22 +90,22 @@ typedef struct group_state {
     run *run;
     const lb_video_group *group;
     lb_engine_question *questions;
+    size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
-    int n_left;
     int deaths; /* since the last answer */
 } group_state;
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
     group_state *g = user;
-    if (!g->questions[reply->question].wanted)
+    const size_t place = g->first + (size_t)reply->question;
+    if (!g->questions[place].wanted)
         return;
-    g->questions[reply->question].wanted = false;
-    g->n_left--;
+    g->questions[place].wanted = false;
     g->deaths = 0;
     g->run->videos_lost = 0;
     bool failed = reply->status != LB_STATUS_OK;
     lb_journal_record record = {
-        .index = (int64_t)g->group->question[reply->question],
+        .index = (int64_t)g->group->question[place],
         .letter = reply->letter,
         .fallback = reply->fallback,
         .text = failed ? reply->message : reply->text,
@@ -162,53 +162,67 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
     lb_status status = revive(r, error);
     if (status != LB_STATUS_OK)
         return status;
-    status = lb_child_answer(r->child, g->clip, dump_dir, g->questions, (int)g->group->n_questions, take_reply, g,
+    status = lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
                              r->params->cancel, error);
     if (status != LB_STATUS_OK) {
         bury_child(g, error);
         return status;
     }
-    for (size_t i = 0; i < g->group->n_questions && !cancelled(r); i++)
+    for (size_t i = g->first; i < g->first + g->n && !cancelled(r); i++)
         if (g->questions[i].wanted) /* it had no memory to ask it with, say */
             return lb_error_set(error, LB_STATUS_INTERNAL, "the engine process gave no answer");
     return LB_STATUS_OK;
 }
 
-/* Asks what is left of the group, first all of it; when the child dies twice, one question at a time, so that only the
- * one that kills it is lost. A question that kills it then gets its cause as the answer's text. */
-static void ask_group(group_state *g, const char *dump_dir) {
+static void fail_question(group_state *g, size_t i, const lb_error *error) {
+    g->questions[i].wanted = false;
+    store_failure(g->run, g->group->question[i], error->message);
+}
+
+/* Questions first to end - 1, each by itself. (Alone its sums are rounded otherwise than in a batch: better than no
+ * answer.) One that kills the child gets the cause as the answer's text. */
+static void ask_alone(group_state *g, size_t first, size_t end, const char *dump_dir) {
     run *r = g->run;
-    const size_t n = g->group->n_questions;
-    lb_error error = {0};
-    for (int attempt = 0; attempt < 2 && !cancelled(r); attempt++)
-        if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
-            return;
-    bool *left = calloc(n, sizeof *left);
-    for (size_t i = 0; left && i < n; i++) {
-        left[i] = g->questions[i].wanted;
-        g->questions[i].wanted = false;
-    }
-    for (size_t i = 0; i < n && left && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
-        if (!left[i])
+    for (size_t i = first; i < end && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
+        if (!g->questions[i].wanted)
             continue;
+        lb_error error = {0};
         if (g->deaths >= GROUP_DEATHS_MAX) {
             lb_error_set(&error, LB_STATUS_CHILD_DIED, "not asked, because the engine died %d times at this video: %s",
                          g->deaths, r->last_death.message);
-            store_failure(r, g->group->question[i], error.message);
+            fail_question(g, i, &error);
             continue;
         }
-        g->questions[i].wanted = true;
+        g->first = i;
+        g->n = 1;
         lb_status status = ask_child(g, dump_dir, &error);
-        bool answered = !g->questions[i].wanted;
-        g->questions[i].wanted = false;
-        if (status == LB_STATUS_INTERRUPTED || (status == LB_STATUS_OK && !answered))
-            break; /* cancelled */
-        if (!answered)
-            store_failure(r, g->group->question[i], error.message);
+        if (status == LB_STATUS_INTERRUPTED || (status == LB_STATUS_OK && g->questions[i].wanted))
+            return; /* cancelled */
+        if (g->questions[i].wanted)
+            fail_question(g, i, &error);
+    }
+}
+
+/* Asks all of the group; when the child dies of it twice, the questions of the batch that killed it alone, so that only
+ * the one that kills it is lost, and one finds room where a batch does not. Then the rest, as before. */
+static void ask_group(group_state *g, const char *dump_dir) {
+    run *r = g->run;
+    const size_t n = g->group->n_questions;
+    const size_t batch = r->result->engine.n_parallel > 0 ? (size_t)r->result->engine.n_parallel : 1;
+    for (size_t next = 0; next < n && !cancelled(r) && r->journal_status == LB_STATUS_OK;) {
+        lb_error error = {0};
+        g->first = 0;
+        g->n = n;
+        for (int attempt = 0; attempt < 2 && g->deaths < GROUP_DEATHS_MAX && !cancelled(r); attempt++)
+            if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
+                break;
+        while (next < n && !g->questions[next].wanted)
+            next++;
+        const size_t end = g->deaths >= GROUP_DEATHS_MAX ? n : (next / batch + 1) * batch;
+        ask_alone(g, next, end < n ? end : n, dump_dir);
     }
     if (g->deaths > 0 && !cancelled(r))
         r->videos_lost++;
-    free(left);
 }
 
 static lb_status dump_clip(const char *folder, const lb_clip *clip, lb_error *error) {
@@ -235,7 +249,8 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
     lb_clip *clip = NULL;
     char *dump_dir = r->names.video ? r->names.video[place] : NULL;
     r->next_video = group->video_path;
-    lb_status status = lb_prefetch_take(prefetch, place, &clip, &error);
+    /* without an engine no video is read any more */
+    lb_status status = r->given_up ? revive(r, &error) : lb_prefetch_take(prefetch, place, &clip, &error);
     if (status == LB_STATUS_OK) {
         r->result->n_videos++;
         if (dump_dir)
@@ -254,7 +269,7 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
                                                 .wanted = true,
                                                 .dump_dir = r->names.question ? r->names.question[q->index] : NULL};
         }
-        group_state g = {r, group, questions, clip, (int)group->n_questions, 0};
+        group_state g = {.run = r, .group = group, .questions = questions, .n = group->n_questions, .clip = clip};
         ask_group(&g, dump_dir);
     } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
         for (size_t i = 0; i < group->n_questions; i++)

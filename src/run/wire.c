@@ -118,9 +118,13 @@ lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *er
     return status;
 }
 
-bool lb_wire_pending(int fd) {
+bool lb_wire_wait(int fd, int wait_ms) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    return poll(&p, 1, 0) > 0;
+    return poll(&p, 1, wait_ms) > 0;
+}
+
+bool lb_wire_pending(int fd) {
+    return lb_wire_wait(fd, 0);
 }
 
 /* Each byte as the character of its number, U+0001 to U+00FF. */

@@ -14,15 +14,20 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* Takes message over, also on failure; passed_fd -1: none. Errors: INTERNAL (message NULL), CHILD_DIED, IO. */
+/* Takes message over, also on failure; passed_fd -1: none. Errors: INTERNAL (message NULL), DOES_NOT_FIT, CHILD_DIED.
+ */
 lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error);
 
 /* Waits for one message. message: the caller's, json_decref. passed_fd: the caller's to close, -1 when there is none.
- * Errors: CHILD_DIED (the other end closed), INTERRUPTED (a signal came before the message began), IO, FORMAT. */
+ * Errors: CHILD_DIED (the other end closed), INTERRUPTED (a signal came before the message began),
+ * OUT_OF_MEMORY, FORMAT. */
 lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *error);
 
-/* Is there something to receive now? */
+/* Is there something to receive now? (That the other end closed counts.) */
 bool lb_wire_pending(int fd);
+
+/* The same, waiting for it so long at most; false also when a signal comes. */
+bool lb_wire_wait(int fd, int wait_ms);
 
 /* Any bytes (a path need not be UTF-8, which JSON's strings are) as a JSON string and back. NULL becomes null and the
  * other way round. lb_wire_bytes_get: the caller frees it; NULL also when there is no memory. */

@@ -84,6 +84,19 @@ def model_files():
     return language, vision
 
 
+def with_context(source, target, n):
+    """The language model with a context of n tokens in its header."""
+    with open(source, "rb") as file:
+        data = bytearray(file.read())
+    key = b"qwen2.context_length"
+    at = data.index(key) + len(key)
+    assert struct.unpack_from("<I", data, at)[0] == 4  # an unsigned integer of 32 bits
+    struct.pack_into("<I", data, at + 4, n)
+    with open(target, "wb") as file:
+        file.write(data)
+    return target
+
+
 def write_png(path, width, height, pixel):
     """pixel(x, y): (r, g, b), 0 to 255"""
     rows = b"".join(b"\0" + bytes(c for x in range(width) for c in pixel(x, y)) for y in range(height))

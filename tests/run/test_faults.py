@@ -3,22 +3,8 @@
 Processes that die or are told to stop are in test_processes.py, model files in test_model_files.py."""
 import json
 import os
-import struct
 
 import harness
-
-
-def small_context(source, target, n):
-    """The language model with a context of n tokens in its header."""
-    with open(source, "rb") as file:
-        data = bytearray(file.read())
-    key = b"qwen2.context_length"
-    at = data.index(key) + len(key)
-    assert struct.unpack_from("<I", data, at)[0] == 4  # an unsigned integer of 32 bits
-    struct.pack_into("<I", data, at + 4, n)
-    with open(target, "wb") as file:
-        file.write(data)
-    return target
 
 
 class QuestionsFile(harness.Test):
@@ -135,7 +121,7 @@ class Videos(harness.Test):
         check(self.path("no-decoder"), "no-decoder", "No such file")
 
     def test_prompt_that_does_not_fit(self):
-        model = small_context(harness.model_files()[0], self.path("small.gguf"), 1000)
+        model = harness.with_context(harness.model_files()[0], self.path("small.gguf"), 1000)
         long = {"question": "Một câu hỏi rất dài. " * 400}
         pairs = [("long", "v0", long), ("short", "v0"), ("other", "v1")]
         run = self.answer(self.questions(pairs), model=model)
