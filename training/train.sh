@@ -1,8 +1,8 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Trains the language half of the default models: training/train.sh OUT [--resume DIR] [--minutes 9] [options]
 # (python3 -m vlm.train --help). Needs Python with torch, transformers, tokenizers, safetensors, numpy, Pillow and cv2;
-# nothing else of this repository has to be built.
-set -eu
+# nothing else of this repository has to be built. What is printed also goes to OUT/train.log.
+set -euo pipefail
 LOWBEAM_TRAIN_START=$(date +%s.%N)
 export LOWBEAM_TRAIN_START PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 export OPENCV_LOG_LEVEL=ERROR HF_HUB_OFFLINE=1
@@ -19,4 +19,4 @@ if [ "${1:-}" = --resume ]; then
     case $2 in /*) resume=$2 ;; *) resume=$here/$2 ;; esac
     shift 2
 fi
-exec "${PYTHON:-python3}" -m vlm.train "$out" ${resume:+--resume "$resume"} "$@" 2>&1
+"${PYTHON:-python3}" -m vlm.train "$out" ${resume:+--resume "$resume"} "$@" 2>&1 | tee "$out/train.log"

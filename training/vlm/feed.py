@@ -105,10 +105,25 @@ class Feed:
         self.pids = []
 
 
+def as_numbers(records):
+    """Records [n] as one matrix [n, k] of their int16 numbers, without a copy."""
+    return np.ascontiguousarray(records).view(np.int16).reshape(len(records), -1)
+
+
+def split(numbers, kind):
+    """Tensor [n, k] to the fields of the record type `kind`, [n, ...] each."""
+    out, at = {}, 0
+    for name in kind.names:
+        shape = kind[name].shape
+        size = int(np.prod(shape))
+        out[name] = numbers[:, at:at + size].reshape(len(numbers), *shape)
+        at += size
+    return out
+
+
 def to_tensors(records, device):
     """A structured array [n] as tensors [n, ...], int16."""
-    return {name: torch.from_numpy(np.ascontiguousarray(records[name])).to(device, non_blocking=True)
-            for name in records.dtype.names}
+    return split(torch.from_numpy(as_numbers(records)).to(device), records.dtype)
 
 
 class Pool:
@@ -116,18 +131,20 @@ class Pool:
 
     def __init__(self, feed, size, device, stage=96):
         self.feed, self.size, self.device, self.filled, self.taken = feed, size, device, 0, 0
-        kind = feed.records.dtype
+        self.kind = feed.records.dtype
+        width = self.kind.itemsize // 2
         self.tiles = torch.empty((size, *TILE_SHAPE), dtype=torch.uint8, device=device)
-        self.records = {name: torch.empty((size, *kind[name].shape), dtype=torch.int16, device=device)
-                        for name in kind.names}
+        self.numbers = torch.empty((size, width), dtype=torch.int16, device=device)
         pin = device.type == "cuda"
-        # Two stages in turn: one is filled while the other is on its way.
-        self.stages = [torch.empty((stage, *TILE_SHAPE), dtype=torch.uint8, pin_memory=pin) for _ in range(2)]
+        # Two stages in turn, page-locked: one is filled while the other is on its way, and the host never waits for the
+        # device's queue, as it would for a copy from ordinary memory.
+        self.stages = [(torch.empty((stage, *TILE_SHAPE), dtype=torch.uint8, pin_memory=pin),
+                        torch.empty((stage, width), dtype=torch.int16, pin_memory=pin)) for _ in range(2)]
         self.events, self.turn, self.first = [None, None], 0, 0
 
     def take(self):
         """Moves what waits, up to one stage; the number of clips."""
-        stage, event = self.stages[self.turn], self.events[self.turn]
+        (stage, stage_numbers), event = self.stages[self.turn], self.events[self.turn]
         feed, chosen = self.feed, []
         counts = feed.counts
         taken = counts[:, 1].copy()
@@ -145,16 +162,13 @@ class Pool:
             return 0
         if event is not None:
             event.synchronize()
-        numbers = stage.numpy()
-        records = np.empty(len(chosen), feed.records.dtype)
+        pixels, numbers, n = stage.numpy(), stage_numbers.numpy(), len(chosen)
         for i, (w, at) in enumerate(chosen):
-            numbers[i], records[i] = feed.tiles[w, at], feed.records[w, at]
+            pixels[i], numbers[i] = feed.tiles[w, at], as_numbers(feed.records[w, at:at + 1])[0]
         counts[:, 1] = taken
-        place = (self.taken + np.arange(len(chosen))) % self.size
-        place = torch.from_numpy(place).to(self.device, non_blocking=True)
-        self.tiles.index_copy_(0, place, stage[:len(chosen)].to(self.device, non_blocking=True))
-        for name, tensor in to_tensors(records, self.device).items():
-            self.records[name].index_copy_(0, place, tensor)
+        place = torch.arange(self.taken, self.taken + n, device=self.device) % self.size
+        self.tiles.index_copy_(0, place, stage[:n].to(self.device, non_blocking=True))
+        self.numbers.index_copy_(0, place, stage_numbers[:n].to(self.device, non_blocking=True))
         if self.device.type == "cuda":
             self.events[self.turn] = torch.cuda.Event()
             self.events[self.turn].record()
@@ -166,4 +180,4 @@ class Pool:
     def batch(self, n):
         """(tiles, records) of n clips drawn by chance."""
         chosen = torch.randint(self.filled, (n,), device=self.device)
-        return self.tiles[chosen], {name: tensor[chosen] for name, tensor in self.records.items()}
+        return self.tiles[chosen], split(self.numbers[chosen], self.kind)

@@ -46,6 +46,8 @@ def config(size, vocab_size, image_token_id):
 def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **_):
     """Attention over a packed sequence; attention_mask [S, P + S] bool is one question's view of prefix and itself.
     query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D]. Exact: no key is seen that the mask would hide."""
+    # The rotation is computed in f32, so that under autocast query and key come wider than value.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     batch, heads, length, width = query.shape
     slot, seen = attention_mask.shape
     prefix, groups = seen - slot, key.shape[1]

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from . import dialogue
 
-FOLDER = os.path.join(dialogue.HERE, "tokenizer")
+FOLDER = os.path.join(dialogue.HERE, "vocab")
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 N_PLAIN_MAX = 2000
 # Qwen2's pre-tokenizer, as transformers' tokenization_qwen2.py has it.

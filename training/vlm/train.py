@@ -49,7 +49,7 @@ def options():
     ap.add_argument("--every", type=float, default=20.0, help="seconds between them")
     ap.add_argument("--seed", type=int, default=0, help="another one draws other clips")
     ap.add_argument("--compile", choices=("layers", "none"), default="layers")
-    ap.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    ap.add_argument("--device", help="default: cuda where there is one")
     return ap.parse_args()
 
 
@@ -104,13 +104,14 @@ def optimizer(model, args, device):
 
 class Trainer:
     def __init__(self, args):
-        self.args, self.device = args, torch.device(args.device)
+        self.args = args
         self.classes = targets.load_classes()
         self.lines = dialogue.Dialogue(tokenizer.load())
         self.letters, self.end_id = self.lines.letter[:targets.MAX_CHOICES], self.lines.id["<|im_end|>"]
         os.makedirs(args.out, exist_ok=True)
         self.feed = Feed(self.lines, self.classes, args.workers, args.held, args.seed, args.ring)
         # From here on CUDA may be touched: the workers are forked.
+        self.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.set_float32_matmul_precision("high")
         self.model = M.packed(args.size, self.lines, self.classes, self.classes["slot"], seed=args.seed)
         if args.resume:
@@ -123,7 +124,7 @@ class Trainer:
         self.log = Log(os.path.join(args.out, "log.csv"), self.classes["kinds"])
         self.end = START + 60 * args.minutes - args.reserve
         self.step, self.scale, self.sums, self.summed = 0, 1.0, None, 0
-        self.good = None
+        self.good, self.events = None, []
 
     def forward(self, tiles, records):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -173,46 +174,60 @@ class Trainer:
         say(" ".join(f"{name} {value}" for name, value in row.items()))
         return all(np.isfinite(means))
 
-    def first_step(self):
-        """Compiles; where that fails or takes too long, goes on without."""
-        if not self.compiled:
-            return self.one_step(0.0)
+    def hold(self):
+        """The host stays at most four steps ahead of the device: the clock decides when to stop."""
+        if self.device.type == "cuda":
+            self.events.append(torch.cuda.Event())
+            self.events[-1].record()
+            if len(self.events) > 4:
+                self.events.pop(0).synchronize()
 
+    def first_step(self):
+        """Compiles; where that fails or takes too long, goes on without; where memory is short, with half the batch."""
         def too_long(*_):
             raise TimeoutError("compiling took more than 150 s")
 
         before = signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(150)
-        state = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        try:
-            result = self.one_step(0.0)
+        while True:
+            signal.alarm(150 if self.compiled else 0)
+            try:
+                result = self.one_step(0.0)
+                self.sums.tolist()  # waits for the device
+                return result
+            except Exception as error:
+                signal.alarm(0)
+                short = isinstance(error, torch.OutOfMemoryError)
+                say(f"first step: {type(error).__name__}: {str(error)[:2000]}")
+                if not short and not self.compiled or self.args.batch < 4:
+                    raise
+                if short:
+                    self.args.batch //= 2
+                else:
+                    not_compiled(self.model)
+                    self.compiled = False
+                say(f"again, {'' if self.compiled else 'not '}compiled, {self.args.batch} clips a step")
+            finally:
+                signal.alarm(0)
+            self.sums, self.summed, self.step = None, 0, 0
+            self.put_back()
             if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            return result
-        except Exception as error:
-            signal.alarm(0)
-            say(f"not compiled: {type(error).__name__}: {str(error)[:2000]}")
-            not_compiled(self.model)
-            self.compiled, self.sums, self.summed, self.step = False, None, 0, 0
-            with torch.no_grad():
-                for name, p in self.model.named_parameters():
-                    p.copy_(state[name])
-            self.optimizer = optimizer(self.model, self.args, self.device)
-            return self.one_step(0.0)
-        finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+                torch.cuda.empty_cache()
 
     def keep(self):
         self.good = {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
-    def restore(self):
-        say("the losses are no numbers any more: back to the last good weights at half the learning rate")
+    def put_back(self):
+        """The weights that keep() kept, without gradients and with a fresh optimizer."""
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(self.good[name])
-        self.scale *= 0.5
         self.optimizer = optimizer(self.model, self.args, self.device)
+
+    def restore(self):
+        say("the losses are no numbers any more: back to the last good weights at half the learning rate")
+        self.scale *= 0.5
+        self.put_back()
 
     def save(self):
         M.save(self.model, self.args.out,
@@ -246,9 +261,7 @@ class Trainer:
                 break
             self.pool.take()
             rate, aux = self.one_step(part)
-            # The host must not run minutes ahead of the device: the clock decides when to stop.
-            if self.step % 10 == 0 and self.device.type == "cuda":
-                torch.cuda.synchronize()
+            self.hold()
             if time.time() >= next_report:
                 if self.report(rate, aux):
                     self.keep()
