@@ -2,12 +2,14 @@
 """`lowbeam answer` where all goes well, from the questions file to the CSV: what it prints and writes, and that the same
 answers come out whatever shares the work. Tests of faults are in test_faults.py."""
 import array
+import contextlib
 import csv
 import json
 import math
 import os
 import re
 import sqlite3
+import subprocess
 
 import harness
 import make_demo_model
@@ -47,6 +49,23 @@ class Answer(harness.Test):
             self.assertEqual(row["prompt"].count("<image>"), 1)
             self.assertIn(f"Câu hỏi {row['id']}: có gì trên đường?", row["prompt"])
         self.assertEqual(len({row["answer"] for row in rows}) > 1, True, "pictures and questions make no difference")
+
+    def test_terminal_has_one_living_line(self):
+        main, terminal = os.openpty()
+        self.addCleanup(os.close, main)
+        command, csv_path = self.command(self.twelve())
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal) as process:
+            os.close(terminal)
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while piece := os.read(main, 4096):
+                    shown += piece
+            out = process.stdout.read().decode()
+        self.assertEqual(process.returncode, 0, shown)
+        self.assertNotIn(b"\n", shown)
+        self.assertIn(b"\r\033[K12/12 questions, ", shown)
+        self.assertTrue(shown.endswith(b"\r\033[K"), shown[-80:])  # and nothing stays of it
+        self.assertNotIn("\033", out)
 
     def test_csv_is_rfc_4180_and_journal_holds_the_same(self):
         odd = 'Nói "dừng",\r\nrồi đi?'
@@ -98,6 +117,16 @@ class Answer(harness.Test):
             with self.subTest(name):
                 self.assertEqual(run.answers(), first.answers())
                 self.assert_close(run.logits(), first.logits())
+
+    def test_more_questions_at_once_than_a_batch_holds_tokens(self):
+        path = self.questions([(f"q{i}", "v0") for i in range(8)])
+        whole = self.answer(path, "--exact", "--max-new-tokens", "8")
+        self.assertEqual(whole.status, 0, whole)
+        for n in ("3", "1"):
+            run = self.answer(path, "--exact", "--max-new-tokens", "8", "--ubatch", n)
+            self.assertEqual(run.status, 0, run)
+            self.assertEqual(run.answers(), whole.answers())
+            self.assert_close(run.logits(), whole.logits())
 
     def test_reuse_changes_little_by_default(self):
         path = self.twelve()
