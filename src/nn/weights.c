@@ -65,6 +65,11 @@ static source *declare(lb_weights *weights, const char *name, int type, const in
     return entry;
 }
 
+/* The types that every backend multiplies with f32; ggml aborts on some of the others (integers, f64). */
+static bool is_usable(enum ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0;
+}
+
 struct ggml_tensor *lb_weights_add(lb_weights *weights, const lb_gguf *file, const char *name, const int64_t ne[4],
                                    lb_status *status, lb_error *error) {
     return lb_weights_add_stacked(weights, file, &name, 1, ne, status, error);
@@ -88,6 +93,14 @@ struct ggml_tensor *lb_weights_add_stacked(lb_weights *weights, const lb_gguf *f
                              "header's sizes",
                              lb_gguf_path(file), names[i], (long long)has[0], (long long)has[1], (long long)has[2],
                              (long long)has[3], (long long)ne[0], (long long)ne[1], (long long)ne[2], (long long)ne[3]);
+            return NULL;
+        }
+        if (!is_usable((enum ggml_type)part[i].type)) {
+            *status =
+                lb_error_set(error, LB_STATUS_UNSUPPORTED,
+                             "%s: tensor %s is of type %s; f32, f16, bf16 and q8_0 are possible: convert the file "
+                             "again with one of them",
+                             lb_gguf_path(file), names[i], ggml_type_name((enum ggml_type)part[i].type));
             return NULL;
         }
         if (part[i].type != part[0].type) {

@@ -21,9 +21,9 @@ typedef struct lb_weights lb_weights;
 
 lb_status lb_weights_begin(lb_weights **weights, size_t n_max, lb_error *error);
 
-/* Declares one tensor of the file, kept in its type. ne: the shape that it must have, fastest axis first. On failure
- * (FORMAT: missing, wrong shape) returns NULL and sets *status; does nothing when *status is not OK already, so that a
- * whole list can be declared and checked once. */
+/* Declares one tensor of the file, kept in its type (f32, f16, bf16, q8_0). ne: the shape that it must have, fastest
+ * axis first. On failure (FORMAT: missing, wrong shape; UNSUPPORTED: another type) returns NULL and sets *status; does
+ * nothing when *status is not OK already, so that a whole list can be declared and checked once. */
 struct ggml_tensor *lb_weights_add(lb_weights *weights, const lb_gguf *file, const char *name, const int64_t ne[4],
                                    lb_status *status, lb_error *error);
 

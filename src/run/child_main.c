@@ -100,8 +100,7 @@ static void send_reply(const lb_engine_reply *r, void *user) {
 
 static bool keep_going(void *user) {
     video *v = user;
-    return !v->server->lost &&
-           !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
+    return !v->server->lost && !lb_wire_pending(v->server->fd); /* only "stop" comes while a video is being answered */
 }
 
 static bool is_evaluated(const lb_engine_question *questions, int n, int question, int batch_size) {

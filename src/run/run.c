@@ -203,23 +203,30 @@ static void ask_alone(group_state *g, size_t first, size_t end, const char *dump
     }
 }
 
+static size_t first_wanted(const group_state *g, size_t from) {
+    while (from < g->group->n_questions && !g->questions[from].wanted)
+        from++;
+    return from;
+}
+
 /* Asks all of the group; when the child dies of it twice, the questions of the batch that killed it alone, so that only
  * the one that kills it is lost, and one finds room where a batch does not. Then the rest, as before. */
 static void ask_group(group_state *g, const char *dump_dir) {
     run *r = g->run;
     const size_t n = g->group->n_questions;
     const size_t batch = r->result->engine.n_parallel > 0 ? (size_t)r->result->engine.n_parallel : 1;
-    for (size_t next = 0; next < n && !cancelled(r) && r->journal_status == LB_STATUS_OK;) {
+    size_t next = 0; /* the first that has no answer yet */
+    while (next < n && !cancelled(r) && r->journal_status == LB_STATUS_OK) {
         lb_error error = {0};
         g->first = 0;
         g->n = n;
         for (int attempt = 0; attempt < 2 && g->deaths < GROUP_DEATHS_MAX && !cancelled(r); attempt++)
             if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
                 break;
-        while (next < n && !g->questions[next].wanted)
-            next++;
+        next = first_wanted(g, next);
         const size_t end = g->deaths >= GROUP_DEATHS_MAX ? n : (next / batch + 1) * batch;
         ask_alone(g, next, end < n ? end : n, dump_dir);
+        next = first_wanted(g, next);
     }
     if (g->deaths > 0 && !cancelled(r))
         r->videos_lost++;

@@ -80,8 +80,10 @@ static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
         return LB_STATUS_OK;
     ggml_free(encoder->graph_ctx);
     encoder->graph = NULL;
-    encoder->graph_ctx = ggml_init((struct ggml_init_params){
-        .mem_size = 4096 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false), .no_alloc = true});
+    encoder->graph_ctx =
+        ggml_init((struct ggml_init_params){.mem_size = LB_ENCODER_NODES_MAX * ggml_tensor_overhead() +
+                                                        ggml_graph_overhead_custom(LB_ENCODER_NODES_MAX, false),
+                                            .no_alloc = true});
     if (!encoder->graph_ctx)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
     struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash);
@@ -98,8 +100,10 @@ static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
 }
 
 static bool graph_is_supported(lb_encoder *encoder, bool flash) {
-    struct ggml_context *ctx = ggml_init((struct ggml_init_params){
-        .mem_size = 4096 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false), .no_alloc = true});
+    struct ggml_context *ctx =
+        ggml_init((struct ggml_init_params){.mem_size = LB_ENCODER_NODES_MAX * ggml_tensor_overhead() +
+                                                        ggml_graph_overhead_custom(LB_ENCODER_NODES_MAX, false),
+                                            .no_alloc = true});
     if (!ctx)
         return false;
     struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, ctx, 1, flash);

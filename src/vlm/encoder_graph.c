@@ -81,7 +81,7 @@ static struct ggml_tensor *pixel_shuffle(const lb_encoder_model *model, struct g
 
 struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_context *ctx, int n_tiles, bool flash) {
     const lb_encoder_hparams *hp = &model->hparams;
-    struct ggml_cgraph *graph = ggml_new_graph_custom(ctx, 4096, false);
+    struct ggml_cgraph *graph = ggml_new_graph_custom(ctx, LB_ENCODER_NODES_MAX, false);
     struct ggml_tensor *pixels =
         ggml_new_tensor_1d(ctx, GGML_TYPE_Q8_0, lb_encoder_pixel_blocks(hp, n_tiles) * QK8_0_VALUES);
     ggml_set_name(pixels, "pixels");

@@ -8,7 +8,10 @@
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
 
-enum { LB_ENCODER_LAYERS_MAX = 128 };
+enum {
+    LB_ENCODER_LAYERS_MAX = 128,
+    LB_ENCODER_NODES_MAX = 64 + 40 * LB_ENCODER_LAYERS_MAX /* of a graph; a layer takes up to 34 */
+};
 
 typedef struct lb_encoder_layer {
     struct ggml_tensor *ln1_w, *ln1_b, *ln2_w, *ln2_b; /* ne = [n_embd] */

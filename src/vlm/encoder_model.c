@@ -73,11 +73,15 @@ lb_status lb_encoder_hparams_read(const lb_gguf *file, lb_encoder_hparams *hp, l
     if (!lb_gguf_bool_or(file, "clip.use_gelu", false))
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: its activation is not GELU, which InternViT-300M has",
                             path);
-    if (hp->image_size % (hp->patch_size * hp->scale_factor) != 0 || hp->n_embd % hp->n_head != 0 || hp->std[0] <= 0 ||
-        hp->std[1] <= 0 || hp->std[2] <= 0)
+    if (hp->image_size % (hp->patch_size * hp->scale_factor) != 0 || hp->n_embd < 2 || hp->n_embd % hp->n_head != 0)
         return lb_error_set(error, LB_STATUS_FORMAT,
                             "%s: sizes that do not go together: image %d, patch %d, scale %d, width %d, heads %d", path,
                             hp->image_size, hp->patch_size, hp->scale_factor, hp->n_embd, hp->n_head);
+    /* written so that NaN is refused, too */
+    if (!(hp->eps > 0 && hp->eps < 1 && hp->std[0] > 0 && hp->std[1] > 0 && hp->std[2] > 0))
+        return lb_error_set(error, LB_STATUS_FORMAT,
+                            "%s: 'layer_norm_epsilon' is %g, 'image_std' %g, %g, %g: not numbers above 0", path,
+                            (double)hp->eps, (double)hp->std[0], (double)hp->std[1], (double)hp->std[2]);
     if (!lb_gguf_find(file, "mm.model.mlp.3.weight", &tensor))
         return lb_error_set(error, LB_STATUS_FORMAT, "%s: tensor mm.model.mlp.3.weight is missing", path);
     hp->n_out = (int)tensor.ne[1];
@@ -150,6 +154,21 @@ static struct ggml_tensor *add(declaration *d, int64_t ne0, int64_t ne1, const c
     return lb_weights_add(d->model->weights, d->file, name, (int64_t[4]){ne0, ne1, 1, 1}, &d->status, d->error);
 }
 
+/* What is added or multiplied value by value has to be f32: ggml aborts on some other types, late and not everywhere.
+ */
+static struct ggml_tensor *require_f32(declaration *d, struct ggml_tensor *tensor) {
+    if (d->status == LB_STATUS_OK && tensor->type != GGML_TYPE_F32)
+        d->status = lb_error_set(d->error, LB_STATUS_UNSUPPORTED,
+                                 "%s: tensor %s is of type %s; llama.cpp's converter keeps it in f32, whatever the "
+                                 "matrices are in",
+                                 lb_gguf_path(d->file), ggml_get_name(tensor), ggml_type_name(tensor->type));
+    return tensor;
+}
+
+static struct ggml_tensor *add_vector(declaration *d, int64_t ne0, const char *format, int layer, const char *suffix) {
+    return require_f32(d, add(d, ne0, 1, format, layer, suffix));
+}
+
 static struct ggml_tensor *add_qkv(declaration *d, int64_t ne0, int64_t ne1, int layer, const char *suffix) {
     char name[3][96];
     const char *names[3];
@@ -164,20 +183,20 @@ static struct ggml_tensor *add_qkv(declaration *d, int64_t ne0, int64_t ne1, int
 static void add_layer(declaration *d, int i) {
     const int64_t n_embd = d->model->hparams.n_embd, n_ff = d->model->hparams.n_ff;
     lb_encoder_layer *layer = &d->model->layer[i];
-    layer->ln1_w = add(d, n_embd, 1, "v.blk.%d.ln1.%s", i, "weight");
-    layer->ln1_b = add(d, n_embd, 1, "v.blk.%d.ln1.%s", i, "bias");
-    layer->ln2_w = add(d, n_embd, 1, "v.blk.%d.ln2.%s", i, "weight");
-    layer->ln2_b = add(d, n_embd, 1, "v.blk.%d.ln2.%s", i, "bias");
+    layer->ln1_w = add_vector(d, n_embd, "v.blk.%d.ln1.%s", i, "weight");
+    layer->ln1_b = add_vector(d, n_embd, "v.blk.%d.ln1.%s", i, "bias");
+    layer->ln2_w = add_vector(d, n_embd, "v.blk.%d.ln2.%s", i, "weight");
+    layer->ln2_b = add_vector(d, n_embd, "v.blk.%d.ln2.%s", i, "bias");
     layer->qkv_w = add_qkv(d, n_embd, n_embd, i, "weight");
-    layer->qkv_b = add_qkv(d, n_embd, 1, i, "bias");
+    layer->qkv_b = require_f32(d, add_qkv(d, n_embd, 1, i, "bias"));
     layer->out_w = add(d, n_embd, n_embd, "v.blk.%d.attn_out.%s", i, "weight");
-    layer->out_b = add(d, n_embd, 1, "v.blk.%d.attn_out.%s", i, "bias");
-    layer->ls1 = add(d, n_embd, 1, "v.blk.%d.ls1.%s", i, "weight");
-    layer->ls2 = add(d, n_embd, 1, "v.blk.%d.ls2.%s", i, "weight");
+    layer->out_b = add_vector(d, n_embd, "v.blk.%d.attn_out.%s", i, "bias");
+    layer->ls1 = add_vector(d, n_embd, "v.blk.%d.ls1.%s", i, "weight");
+    layer->ls2 = add_vector(d, n_embd, "v.blk.%d.ls2.%s", i, "weight");
     layer->up_w = add(d, n_embd, n_ff, "v.blk.%d.ffn_up.%s", i, "weight");
-    layer->up_b = add(d, n_ff, 1, "v.blk.%d.ffn_up.%s", i, "bias");
+    layer->up_b = add_vector(d, n_ff, "v.blk.%d.ffn_up.%s", i, "bias");
     layer->down_w = add(d, n_ff, n_embd, "v.blk.%d.ffn_down.%s", i, "weight");
-    layer->down_b = add(d, n_embd, 1, "v.blk.%d.ffn_down.%s", i, "bias");
+    layer->down_b = add_vector(d, n_embd, "v.blk.%d.ffn_down.%s", i, "bias");
 }
 
 lb_status lb_encoder_model_load(const lb_gguf *file, ggml_backend_t backend, lb_encoder_model *model, lb_error *error) {
@@ -194,17 +213,17 @@ lb_status lb_encoder_model_load(const lb_gguf *file, ggml_backend_t backend, lb_
     const int64_t n_patches = (int64_t)(hp->image_size / hp->patch_size) * (hp->image_size / hp->patch_size);
     const int64_t n_merged = (int64_t)hp->n_embd * hp->scale_factor * hp->scale_factor;
     add_normalisation(model, &d.status, error);
-    model->patch_b = add(&d, hp->n_embd, 1, "v.patch_embd.bias", 0, "");
-    model->class_embd = add(&d, hp->n_embd, 1, "v.class_embd", 0, "");
-    model->position_embd = add(&d, hp->n_embd, 1 + n_patches, "v.position_embd.weight", 0, "");
+    model->patch_b = add_vector(&d, hp->n_embd, "v.patch_embd.bias", 0, "");
+    model->class_embd = add_vector(&d, hp->n_embd, "v.class_embd", 0, "");
+    model->position_embd = require_f32(&d, add(&d, hp->n_embd, 1 + n_patches, "v.position_embd.weight", 0, ""));
     for (int i = 0; i < hp->n_layer; i++)
         add_layer(&d, i);
-    model->mm_norm_w = add(&d, n_merged, 1, "mm.model.mlp.%d.%s", 0, "weight");
-    model->mm_norm_b = add(&d, n_merged, 1, "mm.model.mlp.%d.%s", 0, "bias");
+    model->mm_norm_w = add_vector(&d, n_merged, "mm.model.mlp.%d.%s", 0, "weight");
+    model->mm_norm_b = add_vector(&d, n_merged, "mm.model.mlp.%d.%s", 0, "bias");
     model->mm_1_w = add(&d, n_merged, hp->n_out, "mm.model.mlp.%d.%s", 1, "weight");
-    model->mm_1_b = add(&d, hp->n_out, 1, "mm.model.mlp.%d.%s", 1, "bias");
+    model->mm_1_b = add_vector(&d, hp->n_out, "mm.model.mlp.%d.%s", 1, "bias");
     model->mm_3_w = add(&d, hp->n_out, hp->n_out, "mm.model.mlp.%d.%s", 3, "weight");
-    model->mm_3_b = add(&d, hp->n_out, 1, "mm.model.mlp.%d.%s", 3, "bias");
+    model->mm_3_b = add_vector(&d, hp->n_out, "mm.model.mlp.%d.%s", 3, "bias");
     if (d.status != LB_STATUS_OK)
         return d.status;
     return lb_weights_load(model->weights, backend, LB_COMPONENT_VISION_WEIGHTS, error);

@@ -103,6 +103,12 @@ class ModelFiles(harness.Test):
                                                                    bytes(256)))
         self.refuse("six.gguf", "InternViT-6B", mmproj=six)
 
+    def test_context_that_no_model_has(self):
+        for n in (0, 0xffffffff, 1 << 30):
+            with self.subTest(n):
+                model = harness.with_context(self.model, self.path("context.gguf"), n)
+                self.refuse("context.gguf", "context_length", model=model)
+
     def test_vocabulary_without_img(self):
         for name, old, new in (("no-img.gguf", b"\x05\0\0\0\0\0\0\0<img>", b"\x05\0\0\0\0\0\0\0<imx>"),
                                ("no-end.gguf", b"\x0a\0\0\0\0\0\0\0<|im_end|>", b"\x0a\0\0\0\0\0\0\0<|im_enx|>")):
@@ -136,6 +142,38 @@ class ModelFiles(harness.Test):
         for name, ne in (("v.position_embd.weight", [64, 1024]), ("v.blk.1.attn_q.weight", [32, 64])):
             with self.subTest(name):
                 self.refuse(name, "expected", mmproj=self.vision("shape.gguf", reshaped(name, ne)))
+
+    def test_tensors_of_types_that_ggml_would_abort_on(self):
+        def of_type(name, kind, n_bytes):
+            def change(writer):
+                at = next(i for i, tensor in enumerate(writer.tensors) if tensor[0] == name)
+                writer.tensors[at] = (name, kind, writer.tensors[at][2], bytes(n_bytes))
+            return change
+
+        f16, f64, i32 = 1, 28, 26
+        for name, kind, n_bytes, word in (("v.blk.0.ln1.bias", f16, 128, "f16"), ("v.class_embd", f16, 128, "f16"),
+                                          ("v.blk.1.attn_out.weight", f64, 8 * 64 * 64, "f64"),
+                                          ("v.blk.1.ffn_up.weight", i32, 4 * 64 * 128, "i32")):
+            with self.subTest(name):
+                self.refuse(name, word, mmproj=self.vision("type.gguf", of_type(name, kind, n_bytes)))
+
+    def test_as_many_layers_as_are_allowed(self):  # ggml aborts where a graph has no room for them
+        few, make_demo_model.V_LAYER = make_demo_model.V_LAYER, 128
+        try:
+            deep = self.vision("deep.gguf", lambda writer: None)
+        finally:
+            make_demo_model.V_LAYER = few
+        run = self.answer(self.path_of_questions, mmproj=deep)
+        self.assertEqual(run.status, 0, run)
+
+    def test_floats_that_make_no_sense(self):
+        for key, value in (("layer_norm_epsilon", -1.0), ("layer_norm_epsilon", float("nan")), ("image_std", 0.0),
+                           ("image_std", float("nan"))):
+            with self.subTest(f"{key} {value}"):
+                def change(writer, key=key, value=value):
+                    writer.pairs = [pair[:-4] + struct.pack("<f", value) if key.encode() in pair else pair
+                                    for pair in writer.pairs]
+                self.refuse("odd.gguf", key, mmproj=self.vision("odd.gguf", change))
 
     def test_header_values_that_make_no_sense(self):
         for key, value in (("image_size", 450), ("image_size", 4096), ("patch_size", 0), ("embedding_length", 100000),

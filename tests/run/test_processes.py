@@ -36,6 +36,13 @@ class EngineChild(harness.Test):
         self.assertEqual(run.answers(), expected)
         self.assertEqual([row["error"] is None for row in run.journal().values()], [i != "q3" for i in expected])
 
+    def test_question_that_always_kills_its_batch_is_lost_alone(self):
+        path = self.questions([(f"q{i}", "v0") for i in range(12)])
+        run = self.answer(path, "--batch", "4", env={"LOWBEAM_TEST_FAULT": "abort:q6"})
+        self.assertEqual(run.status, 3, run)
+        self.assertEqual([i for i, row in run.journal().items() if row["error"]], ["q6"], run)
+        self.assertEqual(run.err.count("starting another one"), 3, run)  # twice of the batch, once of the question
+
     def test_child_that_dies_at_every_question_ends_the_run(self):
         n = 20
         path = self.questions([(f"q{i}", "./" * i + "v0") for i in range(n)])  # a video each
