@@ -177,6 +177,46 @@ lb_status lb_gguf_floats(const lb_gguf *file, const char *key, int n, float *val
     return LB_STATUS_OK;
 }
 
+static bool array_int(const void *data, enum gguf_type type, size_t i, int *value) {
+    int64_t v;
+    switch (type) {
+    case GGUF_TYPE_INT32:
+        v = ((const int32_t *)data)[i];
+        break;
+    case GGUF_TYPE_UINT32:
+        v = ((const uint32_t *)data)[i];
+        break;
+    case GGUF_TYPE_INT64:
+        v = ((const int64_t *)data)[i];
+        break;
+    case GGUF_TYPE_UINT64:
+        v = (int64_t)((const uint64_t *)data)[i];
+        break;
+    default:
+        return false;
+    }
+    *value = (int)v;
+    return v >= INT32_MIN && v <= INT32_MAX;
+}
+
+lb_status lb_gguf_ints(const lb_gguf *file, const char *key, int n_max, int *values, int *n, lb_error *error) {
+    *n = 0;
+    int64_t id = gguf_find_key(file->header, key);
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "an array of 1 to %d integers", n_max);
+    /* a string array's data must not be asked for: it has none */
+    if (id < 0 || gguf_get_kv_type(file->header, id) != GGUF_TYPE_ARRAY ||
+        gguf_get_arr_type(file->header, id) == GGUF_TYPE_STRING || gguf_get_arr_n(file->header, id) < 1 ||
+        gguf_get_arr_n(file->header, id) > (size_t)n_max)
+        return bad_key(file, key, id, wanted, error);
+    size_t count = gguf_get_arr_n(file->header, id);
+    for (size_t i = 0; i < count; i++)
+        if (!array_int(gguf_get_arr_data(file->header, id), gguf_get_arr_type(file->header, id), i, &values[i]))
+            return bad_key(file, key, id, wanted, error);
+    *n = (int)count;
+    return LB_STATUS_OK;
+}
+
 lb_status lb_gguf_string(const lb_gguf *file, const char *key, const char **value, lb_error *error) {
     *value = NULL;
     int64_t id = gguf_find_key(file->header, key);

@@ -39,6 +39,8 @@ bool lb_gguf_has(const lb_gguf *file, const char *key);
 lb_status lb_gguf_int(const lb_gguf *file, const char *key, int64_t *value, lb_error *error);
 lb_status lb_gguf_float(const lb_gguf *file, const char *key, float *value, lb_error *error);
 lb_status lb_gguf_floats(const lb_gguf *file, const char *key, int n, float *values, lb_error *error);
+/* An array of any integer type: values [n_max], *n of them; longer ones and values beyond int are FORMAT. */
+lb_status lb_gguf_ints(const lb_gguf *file, const char *key, int n_max, int *values, int *n, lb_error *error);
 lb_status lb_gguf_string(const lb_gguf *file, const char *key, const char **value, lb_error *error);
 bool lb_gguf_bool_or(const lb_gguf *file, const char *key, bool otherwise);
 int64_t lb_gguf_int_or(const lb_gguf *file, const char *key, int64_t otherwise);
