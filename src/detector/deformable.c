@@ -1,0 +1,176 @@
+/* Multi-scale deformable attention (GroundingDinoMultiscaleDeformableAttention): each query and head takes P samples of
+ * each level's values, between pixels by bilinear weights, zero beyond the edges (grid_sample, align_corners false).
+ * Two ways, the same numbers: gathers and weighted sums of ggml's on any device; one function of ours on the CPU, which
+ * writes nothing in between. */
+#include "detector/model_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A number a level: ne = [1, L, 1, 1]. */
+static struct ggml_tensor *per_level(lb_gdino_graph *g, int what) {
+    const lb_gdino_geometry *geometry = g->geometry;
+    float *values = malloc(LB_GDINO_LEVELS_MAX * sizeof *values);
+    for (int i = 0; i < geometry->n_levels && values; i++) {
+        const lb_gdino_level *level = &geometry->level[i];
+        values[i] = (float)(what == 0 ? level->width : what == 1 ? level->height : level->start);
+    }
+    return lb_gdino_constant(g, GGML_TYPE_F32, 1, geometry->n_levels, 1, 1, values);
+}
+
+/* 0, 1, ... H - 1: ne = [1, 1, H, 1] */
+static struct ggml_tensor *head_numbers(lb_gdino_graph *g, int n_heads) {
+    float *values = malloc((size_t)n_heads * sizeof *values);
+    for (int i = 0; i < n_heads && values; i++)
+        values[i] = (float)i;
+    return lb_gdino_constant(g, GGML_TYPE_F32, 1, 1, n_heads, 1, values);
+}
+
+typedef struct corner {
+    struct ggml_tensor *at;     /* pixel, moved to the nearest inside: ne = [P, L, H, N] */
+    struct ggml_tensor *weight; /* 0 for a pixel outside */
+} corner;
+
+/* The two neighbours of x along one axis of extent n (ne = [1, L, 1, 1]). */
+static void neighbours(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *n, corner out[2]) {
+    struct ggml_tensor *floor_x = ggml_floor(ctx, x), *fraction = ggml_sub(ctx, x, floor_x);
+    for (int i = 0; i < 2; i++) {
+        struct ggml_tensor *at = i ? ggml_scale_bias(ctx, floor_x, 1.0f, 1.0f) : floor_x;
+        struct ggml_tensor *weight = i ? fraction : ggml_scale_bias(ctx, fraction, -1.0f, 1.0f);
+        /* room = n - 1 - at; inside where at >= 0 and room >= 0, both being whole numbers */
+        struct ggml_tensor *room = ggml_neg(ctx, ggml_scale_bias(ctx, ggml_sub(ctx, at, n), 1.0f, 1.0f));
+        struct ggml_tensor *inside = ggml_mul(ctx, ggml_step(ctx, ggml_scale_bias(ctx, at, 1.0f, 0.5f)),
+                                              ggml_step(ctx, ggml_scale_bias(ctx, room, 1.0f, 0.5f)));
+        out[i].weight = ggml_mul(ctx, weight, inside);
+        out[i].at = ggml_mul(ctx, at, inside); /* pixel 0 of the level will do: its weight is 0 */
+    }
+}
+
+/* [P, L, H, n * B] -> [H, n, P * L, B]: all heads and queries of one sample lie together */
+static struct ggml_tensor *by_sample(struct ggml_context *ctx, struct ggml_tensor *x, int64_t n) {
+    x = ggml_reshape_4d(ctx, x, x->ne[0] * x->ne[1], x->ne[2], n, x->ne[3] / n);
+    return ggml_cont(ctx, ggml_permute(ctx, x, 2, 0, 1, 3));
+}
+
+/* value: ne = [d, S, B]; x, y, weight: ne = [P, L, H, n * B]; out: ne = [d, n, B] */
+static struct ggml_tensor *sample_by_gathers(lb_gdino_graph *g, struct ggml_tensor *value, struct ggml_tensor *x,
+                                             struct ggml_tensor *y, struct ggml_tensor *weight) {
+    struct ggml_context *ctx = g->ctx;
+    const int64_t n_heads = x->ne[2], n_batch = value->ne[2], n = x->ne[3] / n_batch, d = value->ne[0];
+    const int64_t n_samples = x->ne[0] * x->ne[1], n_rows = n_heads * n;
+    value = ggml_reshape_3d(ctx, value, d / n_heads, n_heads * value->ne[1], n_batch);
+    struct ggml_tensor *width = per_level(g, 0), *start = per_level(g, 2), *head = head_numbers(g, (int)n_heads);
+    corner column[2], row[2];
+    neighbours(ctx, x, width, column);
+    neighbours(ctx, y, per_level(g, 1), row);
+    struct ggml_tensor *sum = NULL;
+    for (int i = 0; i < 4; i++) {
+        const corner *c = &column[i % 2], *r = &row[i / 2];
+        struct ggml_tensor *index = ggml_add(ctx, ggml_add(ctx, ggml_mul(ctx, r->at, width), c->at), start);
+        index = ggml_add(ctx, ggml_scale(ctx, index, (float)n_heads), head);
+        index = ggml_cast(ctx, by_sample(ctx, index, n), GGML_TYPE_I32);
+        struct ggml_tensor *w = by_sample(ctx, ggml_mul(ctx, ggml_mul(ctx, c->weight, r->weight), weight), n);
+        for (int64_t k = 0; k < n_samples; k++) {
+            struct ggml_tensor *rows =
+                ggml_view_2d(ctx, index, n_rows, n_batch, index->nb[3], (size_t)k * index->nb[2]);
+            struct ggml_tensor *share =
+                ggml_view_3d(ctx, w, 1, n_rows, n_batch, w->nb[0], w->nb[3], (size_t)k * w->nb[2]);
+            struct ggml_tensor *part = ggml_mul(ctx, ggml_get_rows(ctx, value, rows), share);
+            sum = sum ? ggml_add(ctx, sum, part) : part;
+            ggml_build_forward_expand(g->graph, sum); /* in this order, or all parts would be held at once */
+        }
+    }
+    return ggml_reshape_3d(ctx, sum, d, n, n_batch);
+}
+
+/* The levels, as a tensor among the function's arguments: it outlives the graph's builder. I32, ne = [3, L]. */
+static struct ggml_tensor *level_table(lb_gdino_graph *g) {
+    const lb_gdino_geometry *geometry = g->geometry;
+    int32_t *values = malloc((size_t)geometry->n_levels * 3 * sizeof *values);
+    for (int i = 0; i < geometry->n_levels && values; i++) {
+        values[3 * i] = geometry->level[i].width;
+        values[3 * i + 1] = geometry->level[i].height;
+        values[3 * i + 2] = geometry->level[i].start;
+    }
+    return lb_gdino_constant(g, GGML_TYPE_I32, 3, geometry->n_levels, 1, 1, values);
+}
+
+/* Adds share times one sample of a level; value points at the head's first value of the level's first pixel. */
+static void add_sample(float *out, const float *value, int d_head, size_t stride, int width, int height, float x,
+                       float y, float share) {
+    if (!(x > -1.0f && x < (float)width && y > -1.0f && y < (float)height))
+        return; /* also what is not a number */
+    const int x0 = (int)floorf(x), y0 = (int)floorf(y);
+    const float fx = x - (float)x0, fy = y - (float)y0;
+    for (int i = 0; i < 4; i++) {
+        const int cx = x0 + i % 2, cy = y0 + i / 2;
+        if (cx < 0 || cx >= width || cy < 0 || cy >= height)
+            continue;
+        const float w = share * (i % 2 ? fx : 1.0f - fx) * (i / 2 ? fy : 1.0f - fy);
+        const float *from = value + ((size_t)cy * (size_t)width + (size_t)cx) * stride;
+        for (int k = 0; k < d_head; k++)
+            out[k] += w * from[k];
+    }
+}
+
+static void sample_on_cpu(struct ggml_tensor *dst, int thread, int n_threads, void *user) {
+    (void)user;
+    const struct ggml_tensor *value = dst->src[0], *x = dst->src[1], *y = dst->src[2], *weight = dst->src[3];
+    const int32_t *level = dst->src[4]->data;
+    const int64_t n_points = x->ne[0], n_levels = x->ne[1], n_heads = x->ne[2], total = x->ne[3];
+    const int64_t d = dst->ne[0], n = dst->ne[1], d_head = d / n_heads;
+    for (int64_t q = total * thread / n_threads; q < total * (thread + 1) / n_threads; q++) {
+        float *row = (float *)dst->data + q * d;
+        memset(row, 0, (size_t)d * sizeof *row);
+        const float *values = (const float *)value->data + q / n * value->ne[1] * d;
+        for (int64_t h = 0; h < n_heads; h++) {
+            for (int64_t l = 0; l < n_levels; l++) {
+                const float *first = values + level[3 * l + 2] * d + h * d_head;
+                const int64_t at = ((q * n_heads + h) * n_levels + l) * n_points;
+                for (int64_t p = at; p < at + n_points; p++)
+                    add_sample(row + h * d_head, first, (int)d_head, (size_t)d, level[3 * l], level[3 * l + 1],
+                               ((const float *)x->data)[p], ((const float *)y->data)[p],
+                               ((const float *)weight->data)[p]);
+            }
+        }
+    }
+}
+
+/* Offsets along one axis as places in pixels: ne = [P, L, H, n * B]. */
+static struct ggml_tensor *places(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *offsets,
+                                  const lb_sampling *sampling, int axis) {
+    struct ggml_context *ctx = g->ctx;
+    const int64_t n_rows = offsets->ne[1] * offsets->ne[2], n = offsets->ne[0] / 2;
+    struct ggml_tensor *x =
+        ggml_view_3d(ctx, offsets, 1, n, n_rows, 2 * offsets->nb[0], offsets->nb[1], (size_t)axis * offsets->nb[0]);
+    x = ggml_reshape_4d(ctx, ggml_cont(ctx, x), layer->n_points, g->geometry->n_levels, layer->n_heads, n_rows);
+    if (sampling->scale[axis])
+        x = ggml_mul(ctx, x, sampling->scale[axis]);
+    return ggml_add(ctx, x, sampling->origin[axis]);
+}
+
+struct ggml_tensor *lb_deformable_apply(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *query,
+                                        struct ggml_tensor *memory, struct ggml_tensor *keep,
+                                        const lb_sampling *sampling) {
+    struct ggml_context *ctx = g->ctx;
+    const int64_t n = query->ne[1], n_batch = query->ne[2],
+                  n_samples = (int64_t)layer->n_points * g->geometry->n_levels;
+    struct ggml_tensor *value = lb_linear_apply(ctx, &layer->value, memory);
+    if (keep)
+        value = ggml_mul(ctx, value, keep);
+    struct ggml_tensor *offsets = lb_linear_apply(ctx, &layer->sampling_offsets, query);
+    struct ggml_tensor *x = places(g, layer, offsets, sampling, 0), *y = places(g, layer, offsets, sampling, 1);
+    struct ggml_tensor *weight = lb_linear_apply(ctx, &layer->attention_weights, query);
+    weight = ggml_soft_max(ctx, ggml_reshape_3d(ctx, weight, n_samples, layer->n_heads, n * n_batch));
+    weight = ggml_reshape_4d(ctx, weight, layer->n_points, g->geometry->n_levels, layer->n_heads, n * n_batch);
+    struct ggml_tensor *out;
+    if (g->on_cpu) {
+        struct ggml_tensor *args[] = {value, x, y, weight, level_table(g)};
+        out = ggml_custom_4d(ctx, GGML_TYPE_F32, value->ne[0], n, n_batch, 1, args, 5, sample_on_cpu, GGML_N_TASKS_MAX,
+                             NULL);
+    } else {
+        out = sample_by_gathers(g, value, x, y, weight);
+    }
+    return lb_linear_apply(ctx, &layer->out, out);
+}

@@ -1,0 +1,44 @@
+/* The graphs for batches of one shape and the memory that they run in, and the text features that they start from. */
+#ifndef LB_DETECTOR_PLAN_INTERNAL_H
+#define LB_DETECTOR_PLAN_INTERNAL_H
+
+#include "detector/detector.h"
+#include "detector/model_internal.h"
+
+/* What labels become: on the device until they are replaced. */
+typedef struct lb_gdino_text {
+    int n; /* T */
+    struct ggml_context *ctx;
+    ggml_backend_buffer_t buffer;
+    struct ggml_tensor *features; /* ne = [d, T] */
+    lb_gdino_text_constants constants;
+} lb_gdino_text;
+
+/* Runs BERT, whose weights must be loaded. */
+lb_status lb_gdino_text_make(const lb_gdino_model *model, ggml_backend_t backend, const int32_t *tokens, int n,
+                             const lb_detector_probe *probe, lb_gdino_text *text, lb_error *error);
+void lb_gdino_text_free(lb_gdino_text *text);
+
+typedef struct lb_gdino_plan lb_gdino_plan;
+
+typedef struct lb_gdino_plan_options {
+    const lb_device *device;
+    bool by_function; /* sample by a function of ours: the CPU alone can */
+    bool watch;
+} lb_gdino_plan_options;
+
+/* size: [n][2], width and height. model and text must outlive the plan. */
+lb_status lb_gdino_plan_make(const lb_gdino_model *model, ggml_backend_t backend, const lb_gdino_text *text,
+                             const lb_gdino_plan_options *options, const int *size, int n, lb_gdino_plan **plan,
+                             lb_error *error);
+bool lb_gdino_plan_fits(const lb_gdino_plan *plan, const int *size, int n);
+void lb_gdino_plan_pixels(const lb_gdino_plan *plan, int *width, int *height); /* a whole number of patches */
+/* pixels: [n][3][height][width]. */
+lb_status lb_gdino_plan_run(lb_gdino_plan *plan, const float *pixels, const lb_detector_probe *probe, float *logits,
+                            float *boxes, lb_error *error);
+void lb_gdino_plan_free(lb_gdino_plan *plan);
+
+/* Calls the probe with every marked tensor of a graph that has run. Errors: OUT_OF_MEMORY. */
+lb_status lb_gdino_show(const struct ggml_cgraph *graph, const lb_detector_probe *probe, lb_error *error);
+
+#endif

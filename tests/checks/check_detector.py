@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""The detector against transformers, bottom up: every part's output on small random models, two ways of sampling.
+
+    check_detector.py --build BUILD --models DIR [--work DIR] [--device cpu] [--kind a|b]
+
+DIR is what tools/make_detector_models.py wrote. BUILD/tests/dump_detector (tests/detector/dump_detector.c) runs each case
+and writes its intermediates; each is compared by relative error, limit 1e-4: f32 sums in another order, about 1e-6 is
+seen. Padding is left out of the comparison: the reference fills it with values that nothing depends on.
+
+With random weights the choice of queries may hang on near ties: where the scores at the cut lie within 1e-5 of each
+other, either choice is right; the reference's is then handed in, and what follows from it compared.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+LIMIT = 1e-4
+NEAR = 1e-5
+
+
+class Checks:
+    def __init__(self):
+        self.n, self.failed, self.largest = 0, [], {}
+
+    def verdict(self, what, error, limit, note=""):
+        self.n += 1
+        good = bool(error <= limit)  # not a number fails
+        part = what.split(": ")[-1].split("_")[0]
+        self.largest[part] = max(self.largest.get(part, 0.0), error)
+        line = f"{what}: {error:.2e}, limit {limit:.0e}{note}"
+        if not good:
+            self.failed.append(line)
+        print(("ok   " if good else "FAIL ") + line, flush=True)
+
+
+def relative(ours, expected, keep=None):
+    """||a - b|| / ||b|| in double precision; infinite where the shapes differ or something is not finite."""
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+    if ours.size != expected.size or not np.isfinite(ours).all():
+        return float("inf")
+    ours = ours.reshape(expected.shape)
+    if keep is not None:
+        ours, expected = ours[keep], expected[keep]
+    return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
+
+
+def run(args, model, case, out, options):
+    os.makedirs(out, exist_ok=True)
+    command = [os.path.join(args.build, "tests", "dump_detector"), model, case, out, "--device", args.device, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
+    if done.returncode:
+        raise SystemExit(f"FAIL {' '.join(command)}: status {done.returncode}\n{done.stderr[-4000:]}")
+    return {name[:-4]: np.load(os.path.join(out, name)) for name in os.listdir(out) if name.endswith(".npy")}
+
+
+def prepare(ref, folder):
+    """The case as raw files, which a C program reads without a parser."""
+    os.makedirs(folder, exist_ok=True)
+    ref["tokens"].astype(np.int32).tofile(os.path.join(folder, "tokens.i32"))
+    ref["sizes"].astype(np.int32).tofile(os.path.join(folder, "sizes.i32"))
+    for i in range(len(ref["sizes"])):
+        ref[f"image_{i}"].tofile(os.path.join(folder, f"image_{i}.rgb"))
+
+
+def same_choice(checks, what, scores, ref_scores, chosen):
+    """Whether our best are the reference's, in its order; scores that could be exchanged are near ties."""
+    same = True
+    for i, (ours, theirs) in enumerate(zip(scores, ref_scores)):
+        best = np.lexsort((np.arange(len(ours)), -ours))[:len(chosen[i])]
+        if np.array_equal(best, chosen[i]):
+            continue
+        same = False
+        at = np.flatnonzero(best != chosen[i])
+        gap = max(abs(float(theirs[best[k]]) - float(theirs[chosen[i][k]])) for k in at)
+        spread = float(np.abs(theirs).max())
+        checks.verdict(f"{what}: choice of picture {i}, {len(at)} of {len(best)} places differ, as near ties",
+                       gap / spread, NEAR)
+    return same
+
+
+def check_case(checks, args, kind, name, work, options):
+    ref_dir = os.path.join(args.models, kind, "ref", name)
+    ref = {f[:-4]: np.load(os.path.join(ref_dir, f)) for f in os.listdir(ref_dir)}
+    case, model = os.path.join(work, kind, name), os.path.join(args.models, kind, "f32.gguf")
+    prepare(ref, case)
+    what = f"{kind} {name}{' ' + ' '.join(options) if options else ''}"
+    ours = run(args, model, case, os.path.join(case, "out" + "".join(options)), options)
+    keep = ref["valid"].astype(bool)
+    n_layers = {part: sum(key.startswith(part + "_") for key in ref) for part in
+                ("bert", "map", "fusion_vision", "logits", "decoder")}
+
+    def compare(key, mask=None):
+        if key not in ours:
+            checks.verdict(f"{what}: {key} is missing", float("inf"), LIMIT)
+            return
+        a, b = ours[key], ref[key]
+        error = relative(a, b, mask)
+        note = ""
+        if error > LIMIT and a.size == b.size:
+            difference = np.abs(a.reshape(b.shape) - b) * (1 if mask is None else mask[..., None])
+            at = np.unravel_index(np.nanargmax(difference), b.shape)
+            note = f" largest at {list(map(int, at))}: {a.reshape(b.shape)[at]:.6g}, expected {b[at]:.6g}"
+        elif a.size != b.size:
+            note = f" shapes {a.shape}, expected {b.shape}"
+        checks.verdict(f"{what}: {key}", error, LIMIT, note)
+
+    for i in range(n_layers["bert"]):
+        compare(f"bert_{i}")
+    compare("text")
+    for i in range(n_layers["map"]):
+        compare(f"map_{i}")
+    compare("projected")
+    compare("position", keep)
+    for i in range(n_layers["fusion_vision"]):
+        compare(f"fusion_vision_{i}", keep)
+        compare(f"fusion_text_{i}")
+        compare(f"encoder_text_{i}")
+        compare(f"encoder_vision_{i}", keep)
+    compare("scores")
+    if not same_choice(checks, what, ours["scores"].reshape(ref["scores"].shape), ref["scores"], ref["chosen"]):
+        choice = os.path.join(case, "choice.i32")
+        ref["chosen"].astype(np.int32).tofile(choice)
+        ours = run(args, model, case, os.path.join(case, "chosen" + "".join(options)),
+                   [*options, "--choice", choice])
+    compare("reference_0")
+    for i in range(n_layers["decoder"]):
+        last = i + 1 == n_layers["decoder"]
+        compare(f"decoder_{i}")
+        if last:
+            compare("logits")
+            compare("boxes")
+        else:
+            compare(f"logits_{i}")
+            compare(f"boxes_{i}")
+            compare(f"reference_{i + 1}")
+    # The order and what is over a threshold: what users see. Half the queries are over the middle score.
+    scores = 1 / (1 + np.exp(-ref["logits"].max(-1)))
+    our_scores = 1 / (1 + np.exp(-ours["logits"].reshape(ref["logits"].shape).max(-1)))
+    threshold = np.median(scores)
+    sure = np.abs(scores - threshold) > NEAR
+    checks.verdict(f"{what}: queries on the other side of a threshold",
+                   int(((our_scores > threshold) != (scores > threshold))[sure].sum()), 0)
+    checks.verdict(f"{what}: corners, in widths of the picture",
+                   float(np.abs(ours["boxes"].reshape(ref["boxes"].shape) - ref["boxes"]).max()), LIMIT)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--build", required=True)
+    ap.add_argument("--models", required=True)
+    ap.add_argument("--work")
+    ap.add_argument("--device", default="cpu")
+    ap.add_argument("--kind", choices=["a", "b"])
+    args = ap.parse_args()
+    checks = Checks()
+    with tempfile.TemporaryDirectory(prefix="lowbeam-check-") as temporary:
+        work = args.work or temporary
+        for kind in [args.kind] if args.kind else ["a", "b"]:
+            for name in sorted(os.listdir(os.path.join(args.models, kind, "ref"))):
+                for options in [[], ["--gathers"]] if args.device == "cpu" else [[]]:
+                    check_case(checks, args, kind, name, work, options)
+    print(f"{os.path.basename(sys.argv[0])}: {checks.n - len(checks.failed)} of {checks.n} comparisons hold; largest "
+          "relative errors " + ", ".join(f"{part} {error:.1e}" for part, error in checks.largest.items()))
+    for line in checks.failed:
+        print("FAIL " + line, file=sys.stderr)
+    sys.exit(1 if checks.failed or not checks.n else 0)
+
+
+if __name__ == "__main__":
+    main()
