@@ -371,7 +371,7 @@ def main():
         sys.exit(f"{LOWBEAM}: there is no such program; LOWBEAM_BUILD names the build folder")
     MODEL = _make_model()
     if not MODEL:
-        print("skipped: no model can be made, because llama.cpp's sources with the vocabulary could not be fetched")
+        print("no model can be made, because llama.cpp's sources with the vocabulary could not be fetched")
         sys.exit(SKIPPED)
     tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
     words = sys.argv[1:]
