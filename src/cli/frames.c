@@ -1,3 +1,4 @@
+#include "answer/text.h"
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -102,11 +103,13 @@ int lb_cli_frames(int argc, char **argv) {
     lb_status status = lb_clip_prepare(operands[0], &p, &clip, &error);
     if (status != LB_STATUS_OK)
         return fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
-    json_t *description = describe(operands[0], clip);
+    char *path = lb_text_decode(operands[0], strlen(operands[0])); /* JSON is UTF-8, a path may be anything */
+    json_t *description = path ? describe(path, clip) : NULL;
     char *text = description ? json_dumps(description, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(description);
+    free(path);
     if (!text)
-        status = lb_error_set(&error, LB_STATUS_FORMAT, "%s: the path is not UTF-8", operands[0]);
+        status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory for its description", operands[0]);
     if (status == LB_STATUS_OK && out) {
         status = write_all(out, clip, &error);
         if (status == LB_STATUS_OK)

@@ -31,6 +31,18 @@ static void show_warning(const char *message, void *user) {
     fprintf(stderr, "lowbeam: %s\n", message);
 }
 
+/* Ids and paths are a stranger's: what would move the cursor becomes '?'. A character cut in two at the front goes. */
+static void put_plain(const char *text) {
+    while (((unsigned char)*text & 0xC0) == 0x80)
+        text++;
+    for (; *text; text++) {
+        const unsigned char byte = (unsigned char)text[0], next = (unsigned char)text[1];
+        const bool is_c1 = byte == 0xC2 && next >= 0x80 && next < 0xA0; /* U+0080 to U+009F */
+        text += is_c1;
+        putc(byte < 0x20 || byte == 0x7f || is_c1 ? '?' : byte, stderr);
+    }
+}
+
 static void show_loading(void *user) {
     lb_progress *p = user;
     fprintf(stderr, "Loading the models ...%s", p->terminal ? "" : "\n");
@@ -67,7 +79,9 @@ static void show_answered(size_t n_done, size_t n_all, const lb_journal_record *
     p->n_done = n_done;
     if (record->error) {
         lb_progress_clear(p);
-        fprintf(stderr, "lowbeam: question %s: %s\n", record->id, record->error);
+        fputs("lowbeam: question ", stderr);
+        put_plain(record->id);
+        fprintf(stderr, ": %s\n", record->error);
     }
     if (state && n_done % 10 == 0) {
         char when[64];
@@ -86,10 +100,13 @@ static void show_answered(size_t n_done, size_t n_all, const lb_journal_record *
     snprintf(line, sizeof line, "%zu/%zu questions, %.2f a second, %s left, ", n_done, n_all, rate, left);
     if (p->terminal) {
         int room = columns_left(strlen(line)), n = (int)strlen(video ? video : "");
-        fprintf(stderr, "\r\033[K%s%s", line, video ? video + (n > room ? n - room : 0) : "");
+        fprintf(stderr, "\r\033[K%s", line);
+        put_plain(video ? video + (n > room ? n - room : 0) : "");
         p->line_open = true;
     } else {
-        fprintf(stderr, "%s%s\n", line, video ? video : "");
+        fputs(line, stderr);
+        put_plain(video ? video : "");
+        putc('\n', stderr);
     }
     if (n_done == n_all)
         lb_progress_clear(p);

@@ -12,7 +12,10 @@
 
 static void start_once(void) {
     lb_nn_log_start();
-    ggml_backend_load_all(); /* backends built as plugins; those linked in are there already */
+    /* Backends built as plugins; those linked in are there already, the CPU's among them. Not in any case, because ggml
+     * looks for plugins in the current folder, too, which may be a stranger's. */
+    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))
+        ggml_backend_load_all();
 }
 
 lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {

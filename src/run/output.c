@@ -18,7 +18,8 @@ static bool ends_with(const char *text, const char *end) {
 
 lb_status lb_output_paths(const char *out, const char *model_path, char *csv, char *db, size_t n, lb_error *error) {
     int length;
-    if (ends_with(out, ".csv")) {
+    struct stat st;
+    if (ends_with(out, ".csv") && !(stat(out, &st) == 0 && S_ISDIR(st.st_mode))) {
         length = snprintf(csv, n, "%s", out);
     } else {
         lb_status status = lb_folder_make(out, error);

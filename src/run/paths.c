@@ -93,6 +93,9 @@ static lb_status number(numbered *all, size_t n, const char *dir, char **out, lb
 
 lb_status lb_dump_names_make(const char *dir, const lb_dataset *dataset, lb_dump_names *names, lb_error *error) {
     enum { NAME_ROOM = 256 }; /* what a file system takes, less room for the number */
+    *names = (lb_dump_names){0};
+    if (!dir[0]) /* an unset variable, most likely; "" + "/name" would be the root folder */
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--dump: the folder's name is empty");
     size_t n_videos = dataset->n_groups, n = n_videos + dataset->n_questions;
     *names = (lb_dump_names){.n_videos = n_videos, .n_questions = dataset->n_questions};
     numbered *all = calloc(n + 1, sizeof *all);

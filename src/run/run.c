@@ -104,6 +104,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     g->deaths = 0;
     g->run->videos_lost = 0;
     bool failed = reply->status != LB_STATUS_OK;
+    const double n_sharing = (double)g->group->n_questions;
     lb_journal_record record = {
         .index = (int64_t)g->group->question[place],
         .letter = reply->letter,
@@ -115,8 +116,8 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
         .letter_probabilities = reply->letter_probabilities,
         .n_prompt_tokens = reply->n_prompt_tokens,
         .n_new_tokens = reply->n_new_tokens,
-        .decode_s = g->clip->frames->decode_time_s + g->clip->tile_time_s,
-        .encode_s = reply->encode_s,
+        .decode_s = (g->clip->frames->decode_time_s + g->clip->tile_time_s) / n_sharing,
+        .encode_s = reply->encode_s / n_sharing,
         .prompt_s = reply->prompt_s,
         .generate_s = reply->generate_s,
     };
@@ -374,6 +375,8 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
         status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_dump_names_make(params->dump, r.dataset, &r.names, error);
+    if (status == LB_STATUS_OK && params->dump)
+        status = lb_folder_make(params->dump, error); /* now, rather than a failure for each question */
     /* the models before the journal: a run that cannot begin leaves no file behind */
     if (status == LB_STATUS_OK && r.dataset->n_groups > 0) {
         if (r.observer.loading)

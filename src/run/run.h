@@ -55,7 +55,8 @@ typedef struct lb_run_observer {
 } lb_run_observer;
 
 /* Returns OK also when questions were answered by fallback or the run was interrupted (see result).
- * Errors: what keeps every question from being asked; nothing is left behind then but what existed. */
+ * Errors: what keeps every question from being asked; no file is left behind then (folders of --out and
+ * --dump may be). */
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
                         lb_error *error);
 

@@ -100,6 +100,13 @@ class Frames(harness.Test):
         with open(self.path("again", "0.png"), "rb") as one, open(self.path("out", "again", "frame_00.png"), "rb") as two:
             self.assertEqual(one.read(), two.read())
 
+    def test_path_that_is_not_utf8(self):
+        odd = b"v\xff"
+        os.rename(self.path("v0"), os.path.join(os.fsencode(self.folder), odd))
+        run = self.frames(os.fsdecode(odd), "-n", "1")
+        self.assertEqual(run.status, 0, run)
+        self.assertEqual(json.loads(run.out)["video"], "v\ufffd")
+
     def test_clip(self):
         run = self.frames(os.path.join(harness.CLIPS, "h264_short.mp4"))
         self.assertEqual(run.status, 0, run)

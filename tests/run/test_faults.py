@@ -172,9 +172,20 @@ class Output(harness.Test):
 
     def test_dump_folder_that_cannot_be_made(self):
         run = self.answer(self.questions([("q", "v0"), ("r", "v1")]), "--dump", self.path("questions.json", "d"))
-        self.assertEqual(run.status, 3, run)
-        for i in ("q", "r"):
-            self.assert_fallback(run, i, "questions.json/d")
+        self.assert_refused(run, "questions.json")
+        self.assert_refused(self.answer(self.questions([("q", "v0")]), "--dump", ""), "--dump", "empty")
+
+    def test_folder_whose_name_looks_like_a_file(self):
+        os.mkdir(self.path("runs.csv"))
+        run = self.answer(self.questions([("q", "v0")]), out=self.path("runs.csv"))
+        self.assertEqual(run.status, 0, run)
+        self.assertEqual(sorted(name[:10] for name in os.listdir(self.path("runs.csv"))), ["submission"] * 2)
+
+    def test_names_that_would_move_the_cursor(self):
+        run = self.answer(self.questions([("\033[2J\u009b1m", "v0\033[2J\nlowbeam: all is well")]))
+        self.assertEqual(run.status, 3, run)  # the harness looks for escape sequences
+        self.assertEqual([line for line in run.err.splitlines() if line.startswith("lowbeam: all")], [], run)
+        self.assertNotIn("\u009b", run.err)
 
     def test_paths_that_are_not_utf8(self):
         odd = os.fsdecode(os.fsencode(self.folder) + b"/\xff")
