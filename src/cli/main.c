@@ -46,6 +46,7 @@ static void print_help(FILE *to) {
           "\n"
           "  lowbeam answer QUESTIONS.json   answer the questions of a file, write a CSV\n"
           "  lowbeam frames VIDEO            show the frames and tiles that the model would see\n"
+          "  lowbeam detect IMAGE|VIDEO      find traffic signs, cars, ... and draw, list or save their boxes\n"
           "  lowbeam convert HF_DIR -o FILE  Grounding DINO's published folder to the file that the detector reads\n"
           "\n"
           "lowbeam VERB --help tells the options of a verb.\n"
@@ -84,6 +85,8 @@ int main(int argc, char **argv) {
         return lb_cli_answer(argc - 1, argv + 1);
     if (strcmp(argv[1], "frames") == 0)
         return lb_cli_frames(argc - 1, argv + 1);
+    if (strcmp(argv[1], "detect") == 0)
+        return lb_cli_detect(argc - 1, argv + 1);
     if (strcmp(argv[1], "convert") == 0)
         return lb_cli_convert(argc - 1, argv + 1);
     fprintf(stderr, "lowbeam: %s: there is no such verb; see lowbeam --help\n", argv[1]);

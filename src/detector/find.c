@@ -1,0 +1,127 @@
+#include "detector/find.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "detector/preprocess.h"
+
+#include <stdlib.h>
+
+struct lb_find {
+    lb_detector *detector;
+    lb_wordpiece *tokenizer;
+    lb_labels *labels;
+    lb_preprocess_params preprocess;
+    lb_postprocess_params postprocess;
+};
+
+lb_find_params lb_find_default_params(void) {
+    lb_postprocess_params p = lb_postprocess_default_params();
+    return (lb_find_params){.box_threshold = p.box_threshold, .text_threshold = p.text_threshold};
+}
+
+lb_status lb_find_open(const char *path, const lb_find_params *params, lb_find **out, lb_error *error) {
+    *out = NULL;
+    lb_status status;
+    lb_gguf *file = NULL;
+    lb_find *f = calloc(1, sizeof *f);
+    if (!f)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory for the detector", path);
+    f->postprocess = lb_postprocess_default_params();
+    f->postprocess.box_threshold = params->box_threshold;
+    f->postprocess.text_threshold = params->text_threshold;
+    if ((status = lb_detector_open(path, &params->detector, &f->detector, error)) != LB_STATUS_OK ||
+        (status = lb_gguf_open(path, &file, error)) != LB_STATUS_OK ||
+        (status = lb_preprocess_read(file, &f->preprocess, error)) != LB_STATUS_OK ||
+        (status = lb_wordpiece_from_gguf(file, &f->tokenizer, error)) != LB_STATUS_OK)
+        goto cleanup;
+    const int most = f->postprocess.max_text_len = lb_detector_max_text_len(f->detector);
+    if (params->labels_path)
+        status = lb_labels_read(f->tokenizer, params->labels_path, most, &f->labels, error);
+    else
+        status = lb_labels_create(f->tokenizer, lb_labels_default, LB_LABELS_DEFAULT_N, most, &f->labels, error);
+    if (status != LB_STATUS_OK)
+        goto cleanup;
+    if (f->labels->unknown)
+        lb_log(LB_LOG_WARN, "detector", "%s: the detector's vocabulary does not cover: %s",
+               params->labels_path ? params->labels_path : "labels", f->labels->unknown);
+    status = lb_detector_set_labels(f->detector, f->labels->token, f->labels->n_tokens, error);
+cleanup:
+    lb_gguf_close(file);
+    if (status != LB_STATUS_OK)
+        lb_find_free(f);
+    else
+        *out = f;
+    return status;
+}
+
+const lb_labels *lb_find_labels(const lb_find *find) {
+    return find->labels;
+}
+
+static lb_status resize_all(const lb_find *f, const lb_image_view *views, int n, lb_detector_picture *pictures,
+                            lb_error *error) {
+    for (int i = 0; i < n; i++) {
+        lb_detector_picture *p = &pictures[i];
+        lb_status status =
+            lb_preprocess_size(&f->preprocess, views[i].width, views[i].height, &p->width, &p->height, error);
+        if (status != LB_STATUS_OK)
+            return status;
+        uint8_t *rgb = malloc((size_t)p->width * (size_t)p->height * 3);
+        p->rgb = rgb;
+        if (!rgb)
+            return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for a picture of %dx%d", p->width,
+                                p->height);
+        status = lb_preprocess_resize(views[i], p->width, p->height, rgb, error);
+        if (status != LB_STATUS_OK)
+            return status;
+    }
+    return LB_STATUS_OK;
+}
+
+lb_status lb_find_run(lb_find *f, const lb_image_view *views, int n, lb_detections *detections, lb_error *error) {
+    const size_t n_queries = (size_t)lb_detector_n_queries(f->detector), n_tokens = (size_t)f->labels->n_tokens;
+    lb_status status = LB_STATUS_OK;
+    double start = lb_now_s();
+    int done = 0, found = 0;
+    lb_detector_picture *pictures = calloc((size_t)n, sizeof *pictures);
+    float *logits = calloc((size_t)n * n_queries, n_tokens * sizeof *logits);
+    float *boxes = calloc((size_t)n * n_queries, 4 * sizeof *boxes);
+    if (!pictures || !logits || !boxes)
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the detections of %d pictures", n);
+    if (status == LB_STATUS_OK)
+        status = resize_all(f, views, n, pictures, error);
+    double resized = lb_now_s();
+    if (status == LB_STATUS_OK)
+        status = lb_detector_run(f->detector, pictures, n, logits, boxes, error);
+    double ran = lb_now_s();
+    for (; done < n && status == LB_STATUS_OK; done++) {
+        status = lb_postprocess(f->tokenizer, f->labels, &f->postprocess, logits + (size_t)done * n_queries * n_tokens,
+                                boxes + (size_t)done * n_queries * 4, (int)n_queries, views[done].width,
+                                views[done].height, &detections[done], error);
+        if (status != LB_STATUS_OK)
+            break;
+        lb_detections_drop_empty(&detections[done]);
+        found += detections[done].n;
+    }
+    for (int i = 0; i < done && status != LB_STATUS_OK; i++)
+        lb_detections_free(&detections[i]);
+    for (int i = 0; i < n && pictures; i++)
+        free((void *)pictures[i].rgb);
+    free(pictures);
+    free(logits);
+    free(boxes);
+    if (status == LB_STATUS_OK)
+        lb_log(LB_LOG_INFO, "detector", "frames=%d boxes=%d resize_s=%.3f network_s=%.3f rest_s=%.3f", n, found,
+               resized - start, ran - resized, lb_now_s() - ran);
+    return status;
+}
+
+void lb_find_free(lb_find *f) {
+    if (!f)
+        return;
+    lb_detector_free(f->detector);
+    lb_wordpiece_free(f->tokenizer);
+    lb_labels_free(f->labels);
+    free(f);
+}

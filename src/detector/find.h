@@ -1,0 +1,41 @@
+/* Pictures in, detections out: the network with what stands before and after it.
+ *
+ *     lb_find_params params = lb_find_default_params();
+ *     lb_find *find;
+ *     if (lb_find_open("grounding-dino.gguf", &params, &find, &error) != LB_STATUS_OK) ...
+ *     lb_detections detections[2];
+ *     lb_find_run(find, views, 2, detections, &error);
+ *     use(lb_find_labels(find)->label[detections[0].item[0].label]);
+ *     lb_detections_free(&detections[0]); ...
+ *     lb_find_free(find);
+ */
+#ifndef LB_DETECTOR_FIND_H
+#define LB_DETECTOR_FIND_H
+
+#include "detector/detector.h"
+#include "detector/postprocess.h"
+#include "image/image.h"
+
+typedef struct lb_find lb_find;
+
+typedef struct lb_find_params {
+    lb_detector_params detector;         /* device and batch */
+    const char *labels_path;             /* a file, one label a line; NULL: lb_labels_default */
+    float box_threshold, text_threshold; /* 0.3 and 0.25 */
+} lb_find_params;
+
+lb_find_params lb_find_default_params(void); /* the device is still to be chosen (lb_device_find) */
+
+/* Words of the labels that the vocabulary does not cover are named in a warning of the log.
+ * Errors: those of lb_detector_open, lb_labels_read, lb_detector_set_labels. */
+lb_status lb_find_open(const char *path, const lb_find_params *params, lb_find **find, lb_error *error);
+
+const lb_labels *lb_find_labels(const lb_find *find); /* good until lb_find_free */
+
+/* detections: [n], each in the order of the reference, those without area dropped and counted.
+ * Errors: those of lb_preprocess_size, lb_detector_run and lb_postprocess; nothing is to be freed then. */
+lb_status lb_find_run(lb_find *find, const lb_image_view *views, int n, lb_detections *detections, lb_error *error);
+
+void lb_find_free(lb_find *find);
+
+#endif
