@@ -3,8 +3,8 @@
 
     make_detector_models.py OUT_DIR [--kind a|b|all] [--seed N] [--bert-vocab ggml-vocab-bert-bge.gguf]
 
-OUT_DIR/<kind>/hf/ is the checkpoint (config.json, model.safetensors, preprocessor_config.json, vocab.txt);
-OUT_DIR/<kind>/f32.gguf the same under src/detector/names.h's names, for the checks of the model alone.
+OUT_DIR/<kind>/hf/ is the checkpoint (config.json, model.safetensors, preprocessor_config.json, vocab.txt), from which
+`lowbeam convert` makes a GGUF.
 OUT_DIR/<kind>/ref/<case>/ holds a case: sizes.npy [n,2] (width, height), image_<i>.npy [h,w,3] u8, tokens.npy [t] i32,
 and one .npy of each intermediate, batch first, fastest axis last (tests/checks/check_detector.py lists them).
 
@@ -77,59 +77,6 @@ def randomize(name, p):
         p.copy_(noise / np.prod(p.shape[1:]) ** 0.5)
     else:
         p.copy_(0.2 * noise)
-
-
-REPLACE = [("relative_position_bias_table", "rel_pos_table"), ("attention.self.", "attn."),
-           ("attention.output.dense", "attn_out"), ("intermediate.dense", "up"), ("output.dense", "down")]
-FRONT = [("model.backbone.conv_encoder.model.", "swin."), ("model.text_backbone.", "bert."),
-         ("model.encoder.layers.", "enc."), ("model.decoder.layers.", "dec."), ("model.decoder.", "dec."),
-         ("model.", "")]
-
-
-def short(name):
-    """src/detector/names.c's table."""
-    for old, new in FRONT:
-        if name.startswith(old):
-            name = new + name[len(old):]
-            break
-    if name.startswith("swin."):
-        name = name.replace("swin.encoder.layers.", "swin.", 1)
-    if name.startswith(("swin.", "bert.")):
-        for old, new in REPLACE:
-            name = name.replace(old, new, 1)
-    return name
-
-
-def write_gguf(path, config, tensors, words):
-    g, writer = gguf_file, gguf_file.Writer(path)
-    swin, bert = config["backbone_config"], config["text_config"]
-    writer.pair("general.architecture", g.STRING, "grounding-dino")
-    for key in ("d_model", "num_queries", "num_feature_levels", "encoder_layers", "encoder_ffn_dim",
-                "encoder_attention_heads", "encoder_n_points", "decoder_layers", "decoder_ffn_dim",
-                "decoder_attention_heads", "decoder_n_points", "max_text_len"):
-        writer.pair(f"gdino.{key}", g.UINT32, config[key])
-    writer.pair("gdino.positional_embedding_temperature", g.FLOAT32, config["positional_embedding_temperature"])
-    writer.pair("gdino.layer_norm_eps", g.FLOAT32, config["layer_norm_eps"])
-    writer.pair("gdino.decoder_bbox_embed_share", g.BOOL, config["decoder_bbox_embed_share"])
-    for key in ("embed_dim", "window_size", "patch_size"):
-        writer.pair(f"gdino.swin.{key}", g.UINT32, swin[key])
-    for key in ("depths", "num_heads", "out_indices"):
-        writer.pair(f"gdino.swin.{key}", g.ARRAY, (g.INT32, swin[key]))
-    for key in ("mlp_ratio", "layer_norm_eps"):
-        writer.pair(f"gdino.swin.{key}", g.FLOAT32, swin[key])
-    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
-                "max_position_embeddings", "type_vocab_size"):
-        writer.pair(f"gdino.bert.{key}", g.UINT32, bert[key])
-    writer.pair("gdino.bert.layer_norm_eps", g.FLOAT32, bert["layer_norm_eps"])
-    writer.pair("gdino.preprocess.mean", g.ARRAY, (g.FLOAT32, MEAN))
-    writer.pair("gdino.preprocess.std", g.ARRAY, (g.FLOAT32, STD))
-    writer.pair("tokenizer.ggml.model", g.STRING, "bert")
-    writer.pair("tokenizer.ggml.tokens", g.ARRAY, (g.STRING, words))
-    for name, tensor in tensors.items():
-        if not name.startswith("model.decoder.bbox_embed"):
-            array = tensor.detach().float().contiguous().numpy()
-            writer.tensor(short(name), g.F32, list(reversed(array.shape)), array.tobytes())
-    writer.write()
 
 
 def case(model, name, seed):
@@ -233,10 +180,6 @@ def main():
                        "image_mean": MEAN, "image_processor_type": "GroundingDinoImageProcessor", "image_std": STD,
                        "resample": 2, "rescale_factor": 1 / 255, "size": {"longest_edge": 1333, "shortest_edge": 800}},
                       file, indent=1)
-        with open(os.path.join(hf, "config.json")) as file:
-            config = json.load(file)
-        from safetensors.torch import load_file
-        write_gguf(os.path.join(folder, "f32.gguf"), config, load_file(os.path.join(hf, "model.safetensors")), words)
         for i, name in enumerate(CASES):
             ref = os.path.join(folder, "ref", name)
             os.makedirs(ref, exist_ok=True)

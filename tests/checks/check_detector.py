@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The detector against transformers, bottom up: every part's output on small random models, two ways of sampling.
 
-    check_detector.py --build BUILD --models DIR [--work DIR] [--device cpu] [--kind a|b]
+    check_detector.py --build BUILD [--detector-models DIR] [--work DIR] [--device cpu] [--kind a|b] [--type f32|f16|q8_0]
 
-DIR is what tools/make_detector_models.py wrote. BUILD/tests/dump_detector (tests/detector/dump_detector.c) runs each case
-and writes its intermediates; each is compared by relative error, limit 1e-4: f32 sums in another order, about 1e-6 is
-seen. Padding is left out of the comparison: the reference fills it with values that nothing depends on.
+DIR is what tools/make_detector_models.py wrote, by default into WORK; `lowbeam convert` makes GGUF files of it.
+BUILD/tests/dump_detector (tests/detector/dump_detector.c) runs each case and writes its intermediates; each is compared
+by relative error, limit in f32 1e-4: sums in another order, about 1e-6 is seen. f16 3e-2 and q8_0 2e-1 only show that
+these files are read rightly: weights rounded to f16 give 1e-3 here, to q8_0 up to 1e-1 in the scores, and the CPU rounds
+what it multiplies them with, too. Padding is left out: the reference fills it with values that nothing depends on.
 
 With random weights the choice of queries may hang on near ties: where the scores at the cut lie within 1e-5 of each
 other, either choice is right; the reference's is then handed in, and what follows from it compared.
@@ -18,8 +20,9 @@ import tempfile
 
 import numpy as np
 
-LIMIT = 1e-4
+LIMIT = {"f32": 1e-4, "f16": 3e-2, "q8_0": 2e-1}
 NEAR = 1e-5
+PARTS = ("text", "map", "projected", "encoder", "scores", "decoder", "logits", "boxes")
 
 
 class Checks:
@@ -30,7 +33,8 @@ class Checks:
         self.n += 1
         good = bool(error <= limit)  # not a number fails
         part = what.split(": ")[-1].split("_")[0]
-        self.largest[part] = max(self.largest.get(part, 0.0), error)
+        if " f32 " in what and part in PARTS:
+            self.largest[part] = max(self.largest.get(part, 0.0), error)
         line = f"{what}: {error:.2e}, limit {limit:.0e}{note}"
         if not good:
             self.failed.append(line)
@@ -82,12 +86,13 @@ def same_choice(checks, what, scores, ref_scores, chosen):
     return same
 
 
-def check_case(checks, args, kind, name, work, options):
-    ref_dir = os.path.join(args.models, kind, "ref", name)
+def check_case(checks, models, args, kind, weights, name, work, options):
+    limit = LIMIT[weights]
+    ref_dir = os.path.join(models, kind, "ref", name)
     ref = {f[:-4]: np.load(os.path.join(ref_dir, f)) for f in os.listdir(ref_dir)}
-    case, model = os.path.join(work, kind, name), os.path.join(args.models, kind, "f32.gguf")
+    case, model = os.path.join(work, kind, f"{name}-{weights}"), os.path.join(work, kind, weights + ".gguf")
     prepare(ref, case)
-    what = f"{kind} {name}{' ' + ' '.join(options) if options else ''}"
+    what = f"{kind} {weights} {name}{' ' + ' '.join(options) if options else ''}"
     ours = run(args, model, case, os.path.join(case, "out" + "".join(options)), options)
     keep = ref["valid"].astype(bool)
     n_layers = {part: sum(key.startswith(part + "_") for key in ref) for part in
@@ -95,18 +100,18 @@ def check_case(checks, args, kind, name, work, options):
 
     def compare(key, mask=None):
         if key not in ours:
-            checks.verdict(f"{what}: {key} is missing", float("inf"), LIMIT)
+            checks.verdict(f"{what}: {key} is missing", float("inf"), limit)
             return
         a, b = ours[key], ref[key]
         error = relative(a, b, mask)
         note = ""
-        if error > LIMIT and a.size == b.size:
+        if error > limit and a.size == b.size:
             difference = np.abs(a.reshape(b.shape) - b) * (1 if mask is None else mask[..., None])
             at = np.unravel_index(np.nanargmax(difference), b.shape)
             note = f" largest at {list(map(int, at))}: {a.reshape(b.shape)[at]:.6g}, expected {b[at]:.6g}"
         elif a.size != b.size:
             note = f" shapes {a.shape}, expected {b.shape}"
-        checks.verdict(f"{what}: {key}", error, LIMIT, note)
+        checks.verdict(f"{what}: {key}", error, limit, note)
 
     for i in range(n_layers["bert"]):
         compare(f"bert_{i}")
@@ -121,7 +126,9 @@ def check_case(checks, args, kind, name, work, options):
         compare(f"encoder_text_{i}")
         compare(f"encoder_vision_{i}", keep)
     compare("scores")
-    if not same_choice(checks, what, ours["scores"].reshape(ref["scores"].shape), ref["scores"], ref["chosen"]):
+    # other weights choose other queries
+    if weights != "f32" or not same_choice(checks, what, ours["scores"].reshape(ref["scores"].shape), ref["scores"],
+                                           ref["chosen"]):
         choice = os.path.join(case, "choice.i32")
         ref["chosen"].astype(np.int32).tofile(choice)
         ours = run(args, model, case, os.path.join(case, "chosen" + "".join(options)),
@@ -137,6 +144,8 @@ def check_case(checks, args, kind, name, work, options):
             compare(f"logits_{i}")
             compare(f"boxes_{i}")
             compare(f"reference_{i + 1}")
+    if weights != "f32":
+        return
     # The order and what is over a threshold: what users see. Half the queries are over the middle score.
     scores = 1 / (1 + np.exp(-ref["logits"].max(-1)))
     our_scores = 1 / (1 + np.exp(-ours["logits"].reshape(ref["logits"].shape).max(-1)))
@@ -145,26 +154,37 @@ def check_case(checks, args, kind, name, work, options):
     checks.verdict(f"{what}: queries on the other side of a threshold",
                    int(((our_scores > threshold) != (scores > threshold))[sure].sum()), 0)
     checks.verdict(f"{what}: corners, in widths of the picture",
-                   float(np.abs(ours["boxes"].reshape(ref["boxes"].shape) - ref["boxes"]).max()), LIMIT)
+                   float(np.abs(ours["boxes"].reshape(ref["boxes"].shape) - ref["boxes"]).max()), limit)
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", required=True)
-    ap.add_argument("--models", required=True)
+    ap.add_argument("--detector-models")
     ap.add_argument("--work")
     ap.add_argument("--device", default="cpu")
     ap.add_argument("--kind", choices=["a", "b"])
+    ap.add_argument("--type", choices=list(LIMIT))
     args = ap.parse_args()
     checks = Checks()
     with tempfile.TemporaryDirectory(prefix="lowbeam-check-") as temporary:
         work = args.work or temporary
+        models = args.detector_models or os.path.join(work, "models")
+        if not os.path.isdir(models):
+            maker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools", "make_detector_models.py")
+            subprocess.run([sys.executable, maker, models], check=True, stderr=subprocess.DEVNULL)
         for kind in [args.kind] if args.kind else ["a", "b"]:
-            for name in sorted(os.listdir(os.path.join(args.models, kind, "ref"))):
-                for options in [[], ["--gathers"]] if args.device == "cpu" else [[]]:
-                    check_case(checks, args, kind, name, work, options)
+            os.makedirs(os.path.join(work, kind), exist_ok=True)
+            for weights in [args.type] if args.type else LIMIT:
+                gguf = os.path.join(work, kind, weights + ".gguf")
+                subprocess.run([os.path.join(args.build, "lowbeam"), "convert", os.path.join(models, kind, "hf"), "-o", gguf,
+                                "--type", weights], check=True, stderr=subprocess.DEVNULL)
+                for name in sorted(os.listdir(os.path.join(models, kind, "ref"))):
+                    both = args.device == "cpu" and weights == "f32"
+                    for options in [[], ["--gathers"]] if both else [[]]:
+                        check_case(checks, models, args, kind, weights, name, work, options)
     print(f"{os.path.basename(sys.argv[0])}: {checks.n - len(checks.failed)} of {checks.n} comparisons hold; largest "
-          "relative errors " + ", ".join(f"{part} {error:.1e}" for part, error in checks.largest.items()))
+          "relative errors in f32: " + ", ".join(f"{part} {error:.1e}" for part, error in checks.largest.items()))
     for line in checks.failed:
         print("FAIL " + line, file=sys.stderr)
     sys.exit(1 if checks.failed or not checks.n else 0)
