@@ -8,7 +8,7 @@
 #include <string.h>
 
 static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER;
-static char last_error[512];
+static char last_error[512], error_before[512];
 static void (*tap_fn)(const char *line, void *user);
 static void *tap_user;
 
@@ -29,8 +29,10 @@ void lb_nn_route_log(int piece_level, const char *text, void *user) {
             tap_fn(line, tap_user);
         while (length && (line[length - 1] == '\n' || line[length - 1] == ' '))
             line[--length] = 0;
-        if (level == GGML_LOG_LEVEL_ERROR && length)
+        if (level == GGML_LOG_LEVEL_ERROR && length) {
+            memcpy(error_before, last_error, sizeof error_before);
             snprintf(last_error, sizeof last_error, "%.511s", line);
+        }
         if (length)
             /* whoever fails reports the last error in its own message: once is enough */
             lb_log(level >= GGML_LOG_LEVEL_ERROR ? LB_LOG_INFO : LB_LOG_DEBUG, "ggml", "%s", line);
@@ -53,10 +55,10 @@ void lb_nn_log_start(void) {
 }
 
 const char *lb_nn_last_log_error(void) {
-    static _Thread_local char copy[sizeof last_error];
+    static _Thread_local char copy[sizeof error_before + sizeof last_error + 2];
     pthread_mutex_lock(&log_mutex);
-    memcpy(copy, last_error, sizeof copy);
-    last_error[0] = 0;
+    snprintf(copy, sizeof copy, "%.511s%s%.511s", error_before, error_before[0] ? "; " : "", last_error);
+    error_before[0] = last_error[0] = 0;
     pthread_mutex_unlock(&log_mutex);
     return copy;
 }

@@ -24,6 +24,18 @@ static lb_status check_header(lb_language *language, lb_error *error) {
         return lb_error_set(error, LB_STATUS_UNSUPPORTED,
                             "%s: this is the vision part ('clip'); are --model and --mmproj exchanged?", path);
     snprintf(language->architecture, sizeof language->architecture, "%s", arch);
+    /* on these libllama and ggml abort; what else a header can say that is wrong, libllama reports */
+    enum { N_LAYER_MAX = 512 };
+    char key[128];
+    snprintf(key, sizeof key, "%s.block_count", language->architecture);
+    const int64_t n_layer = lb_gguf_int_or(language->file, key, 1);
+    if (n_layer < 1 || n_layer > N_LAYER_MAX)
+        return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s' is %lld, expected 1 to %d", path, key,
+                            (long long)n_layer, N_LAYER_MAX);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", language->architecture);
+    float eps = 0;
+    if (lb_gguf_float(language->file, key, &eps, NULL) == LB_STATUS_OK && !(eps >= 0 && eps < 1))
+        return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s' is %g, expected 0 to 1", path, key, (double)eps);
     if (!lb_gguf_find(language->file, "token_embd.weight", &language->token_embd))
         return lb_error_set(error, LB_STATUS_FORMAT, "%s: tensor token_embd.weight is missing", path);
     return LB_STATUS_OK;
@@ -37,6 +49,7 @@ static lb_status load_model(lb_language *language, lb_error *error) {
     params.n_gpu_layers = language->device.is_cpu ? 0 : -1;
     params.split_mode = LLAMA_SPLIT_MODE_NONE;
     lb_llama_log_route();
+    (void)lb_nn_last_log_error(); /* of something else */
     lb_llama_sizes_begin(language->device.name);
     language->model = llama_model_load_from_file(path, params);
     language->sizes = lb_llama_sizes_end();
@@ -167,6 +180,7 @@ static lb_status warm_up(lb_language *language, lb_error *error) {
 }
 
 static lb_llama_sizes init_context(lb_language *language, struct llama_context_params params) {
+    (void)lb_nn_last_log_error();
     lb_llama_sizes_begin(language->device.name);
     language->ctx = llama_init_from_model(language->model, params);
     return lb_llama_sizes_end();

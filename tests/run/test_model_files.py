@@ -109,6 +109,19 @@ class ModelFiles(harness.Test):
                 model = harness.with_context(self.model, self.path("context.gguf"), n)
                 self.refuse("context.gguf", "context_length", model=model)
 
+    def test_language_headers_that_make_no_sense(self):
+        with open(self.model, "rb") as file:
+            whole = file.read()
+        for key, value, *words in (("block_count", 0, "block_count"), ("block_count", 4000, "block_count"),
+                                   ("attention.layer_norm_rms_epsilon", 0xbf800000, "rms_epsilon"),
+                                   ("attention.head_count", 3, "wrong shape"),
+                                   ("attention.head_count_kv", 0, "wrong shape")):
+            with self.subTest(f"{key} {value}"):
+                full = ("qwen2." + key).encode()
+                at = whole.index(struct.pack("<Q", len(full)) + full) + 8 + len(full) + 4
+                model = self.write("odd.gguf", whole[:at] + struct.pack("<I", value) + whole[at + 4:])
+                self.refuse("odd.gguf", *words, model=model)
+
     def test_vocabulary_without_img(self):
         for name, old, new in (("no-img.gguf", b"\x05\0\0\0\0\0\0\0<img>", b"\x05\0\0\0\0\0\0\0<imx>"),
                                ("no-end.gguf", b"\x0a\0\0\0\0\0\0\0<|im_end|>", b"\x0a\0\0\0\0\0\0\0<|im_enx|>")):

@@ -52,13 +52,14 @@ static void test_cpu_counts_its_mapped_weights(void **state) {
     assert_int_equal(sizes.kv, mib);
 }
 
-static void test_last_error_is_told_once(void **state) {
+static void test_last_two_errors_are_told_once(void **state) {
     (void)state;
+    lb_nn_route_log(GGML_LOG_LEVEL_ERROR, "too early\n", NULL);
     lb_nn_route_log(GGML_LOG_LEVEL_ERROR, "first\n", NULL);
     lb_nn_route_log(GGML_LOG_LEVEL_ERROR, "sec", NULL);
     lb_nn_route_log(GGML_LOG_LEVEL_CONT, "ond  \n", NULL);
     lb_nn_route_log(GGML_LOG_LEVEL_INFO, "no error\n", NULL);
-    assert_string_equal(lb_nn_last_log_error(), "second");
+    assert_string_equal(lb_nn_last_log_error(), "first; second");
     assert_string_equal(lb_nn_last_log_error(), "");
 }
 
@@ -77,7 +78,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sizes_of_the_device_alone),
         cmocka_unit_test(test_cpu_counts_its_mapped_weights),
-        cmocka_unit_test(test_last_error_is_told_once),
+        cmocka_unit_test(test_last_two_errors_are_told_once),
         cmocka_unit_test(test_lines_without_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
