@@ -4,6 +4,7 @@
 # make check            only the checks against the originals (PyTorch, transformers, decord, Pillow)
 # make sanitize         only the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench            the measurements that need no GPU
+# make fuzz             the readers of strangers' files under clang's libFuzzer, FUZZ_SECONDS (600) each
 # make install          into PREFIX (/usr/local), below DESTDIR
 # make clean            removes the build folders; downloads and llama.cpp stay in the cache folder
 #
@@ -19,7 +20,7 @@ export LOWBEAM_CACHE
 endif
 BUILD := $(if $(filter 0,$(CUDA)),build,build-cuda)
 
-.PHONY: all demo test check sanitize bench install clean
+.PHONY: all demo test check sanitize bench fuzz install clean
 all:
 	@scripts/build.sh $(BUILD)
 	@echo "lowbeam: $(BUILD)/lowbeam is ready; $(BUILD)/lowbeam --help says how to use it"
@@ -33,9 +34,11 @@ sanitize:
 	@scripts/test.sh --sanitize $(BUILD)
 bench:
 	@scripts/bench.sh $(BUILD)
+fuzz:
+	@scripts/fuzz.sh
 install:
 	@# With sudo the cache folder is another one: what was configured before is installed as it is.
 	@if [ -f $(BUILD)/Makefile ]; then cmake --build $(BUILD) -j2 >/dev/null; else scripts/build.sh $(BUILD); fi
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 clean:
-	rm -rf build build-cuda build-sanitize
+	rm -rf build build-cuda build-sanitize build-fuzz
