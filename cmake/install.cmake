@@ -10,7 +10,7 @@ endif()
 install(TARGETS lowbeam lowbeam_program lowbeam-decode)
 install(FILES include/lowbeam.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY include/lowbeam DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(DIRECTORY prompts DESTINATION ${CMAKE_INSTALL_DATADIR}/lowbeam)
+install(DIRECTORY prompts models DESTINATION ${CMAKE_INSTALL_DATADIR}/lowbeam)
 install(FILES LICENSE docs/licences.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 file(RELATIVE_PATH LOWBEAM_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)

@@ -53,7 +53,7 @@ int lb_cli_answer(int argc, char **argv) {
     const lb_option options[] = {
         {.kind = LB_OPTION_HEADING, .help = "Models"},
         {"model", 'm', NULL, LB_OPTION_TEXT, &model, 0, 0, "LLM.gguf|DIR",
-         "language model, or a folder with both files"},
+         "language model, or a folder with both files; default: the small one that ships"},
         {"mmproj", 0, NULL, LB_OPTION_TEXT, &mmproj, 0, 0, "MMPROJ.gguf",
          "vision encoder; default: the one beside --model"},
         {"device", 0, NULL, LB_OPTION_TEXT, &e->vlm.device, 0, 0, "NAME", "auto, cpu, cuda0, ..."},

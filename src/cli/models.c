@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static bool is_folder(const char *path) {
     struct stat st;
@@ -59,12 +60,33 @@ static lb_status find_in(const char *folder, bool vision, char *out, size_t n, l
                         folder, folder, folder);
 }
 
+/* The models that ship with lowbeam: beside an installed program in share/lowbeam/models, beside one in its build
+ * folder in the checkout's models/. */
+static lb_status find_default(lb_model_files *files, lb_error *error) {
+    static const char *const folders[] = {"../share/lowbeam/models", "../models"};
+    char self[PATH_MAX / 2];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash)
+        *slash = 0;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        snprintf(files->model, sizeof files->model, "%s/%s/lowbeam-small.gguf", self, folders[i]);
+        snprintf(files->mmproj, sizeof files->mmproj, "%s/%s/mmproj-lowbeam-small.gguf", self, folders[i]);
+        if (access(files->model, R_OK) == 0 && access(files->mmproj, R_OK) == 0)
+            return LB_STATUS_OK;
+    }
+    return lb_error_set(
+        error, LB_STATUS_NOT_FOUND,
+        "the default models (lowbeam-small.gguf and its mmproj) are neither in %s/%s nor in %s/%s; name "
+        "yours with --model LLM.gguf --mmproj MMPROJ.gguf",
+        self, folders[0], self, folders[1]);
+}
+
 lb_status lb_models_find(const char *model, const char *mmproj, lb_model_files *files, lb_error *error) {
     memset(files, 0, sizeof *files);
     if (!model)
-        return lb_error_set(error, LB_STATUS_NOT_FOUND,
-                            "no default models are shipped yet; name yours with --model LLM.gguf --mmproj MMPROJ.gguf "
-                            "(README.md tells how to make them from a published checkpoint)");
+        return find_default(files, error);
     lb_status status = LB_STATUS_OK;
     if (is_folder(model)) {
         status = find_in(model, false, files->model, sizeof files->model, error);
