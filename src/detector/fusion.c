@@ -127,11 +127,11 @@ struct ggml_tensor *lb_gdino_keep_mask(lb_gdino_graph *g) {
     return lb_gdino_constant(g, GGML_TYPE_F32, 1, geometry->n_tokens, geometry->n, 1, keep);
 }
 
-/* keep as what is added before a softmax over the vision tokens: ne = [S, 1, 1, B] */
+/* keep as what is added before a softmax over the vision tokens: ne = [S, 1, B] */
 static struct ggml_tensor *padding_mask(lb_gdino_graph *g, struct ggml_tensor *keep) {
     if (!keep)
         return NULL;
-    struct ggml_tensor *m = ggml_reshape_4d(g->ctx, keep, keep->ne[1], 1, 1, keep->ne[2]);
+    struct ggml_tensor *m = ggml_reshape_3d(g->ctx, keep, keep->ne[1], 1, keep->ne[2]);
     /* (keep - 1) * 1e30 instead of -inf, which 0 * inf would spoil: a weight of exactly 0 either way */
     return ggml_scale_bias(g->ctx, m, 1e30f, -1e30f);
 }
@@ -142,44 +142,66 @@ static struct ggml_tensor *heads(struct ggml_context *ctx, struct ggml_tensor *x
     return ggml_cont(ctx, ggml_permute(ctx, x, 0, 2, 1, 3));
 }
 
-/* probabilities: ne = [keys, queries, H, B]; values: ne = [embed, keys, B]; out: ne = [embed, queries, B] */
-static struct ggml_tensor *weigh(struct ggml_context *ctx, struct ggml_tensor *probabilities,
-                                 struct ggml_tensor *values) {
-    const int64_t n_heads = probabilities->ne[2], embed = values->ne[0];
-    struct ggml_tensor *v = ggml_reshape_4d(ctx, values, embed / n_heads, n_heads, values->ne[1], values->ne[2]);
-    v = ggml_cont(ctx, ggml_permute(ctx, v, 1, 2, 0, 3)); /* ne = [keys, d_head, H, B] */
-    struct ggml_tensor *out = ggml_mul_mat(ctx, v, probabilities);
-    out = ggml_cont(ctx, ggml_permute(ctx, out, 0, 2, 1, 3));
-    return ggml_reshape_3d(ctx, out, embed, out->ne[2], out->ne[3]);
+/* A weight in f32, whatever its type: of the two that are turned round here. */
+static struct ggml_tensor *widen(struct ggml_context *ctx, struct ggml_tensor *w) {
+    return w->type == GGML_TYPE_F32 ? w : ggml_cast(ctx, w, GGML_TYPE_F32);
 }
 
-/* GroundingDinoFusionLayer with GroundingDinoBiMultiHeadAttention. The reference subtracts the largest score of the
- * whole batch and clamps to +-50000: a softmax subtracts its row's largest itself, and a score 50000 below has the
- * weight 0 in f32, so neither is done here (nor does a picture depend on the others of its batch). */
+/* GroundingDinoFusionLayer with GroundingDinoBiMultiHeadAttention.
+ *
+ * There are few text tokens and many vision tokens, so what the reference multiplies into each vision token is
+ * multiplied into the text instead, head by head: q k = (Wq v + bq) k = v (Wq' k) + bq k, and Wo (p V) = p (Wo V). No
+ * tensor of embed numbers a vision token is made (91 MiB each at 750x1333), and there is a quarter of the work.
+ *
+ * The reference subtracts the largest score of the whole batch and clamps to +-50000: a softmax subtracts its row's
+ * largest itself, and a score 50000 below has the weight 0 in f32, so neither is done here (nor does a picture depend
+ * on the others of its batch). */
 static void fuse(lb_gdino_graph *g, const lb_gdino_encoder_layer *layer, struct ggml_tensor *padding,
                  struct ggml_tensor **vision, struct ggml_tensor **text) {
     struct ggml_context *ctx = g->ctx;
     const lb_gdino_hparams *hp = &g->model->hparams;
-    const int64_t n_heads = hp->encoder_attention_heads / 2, embed = hp->encoder_ffn_dim / 2;
-    const float scale = 1.0f / sqrtf((float)(embed / n_heads));
+    const int64_t n_heads = hp->encoder_attention_heads / 2, embed = hp->encoder_ffn_dim / 2, d_head = embed / n_heads;
+    const int64_t d = hp->d_model, n_text = g->n_text, n_tokens = g->geometry->n_tokens, n = g->geometry->n;
+    const float scale = 1.0f / sqrtf((float)d_head);
     struct ggml_tensor *v = lb_norm_apply(ctx, &layer->fusion_vision_norm, *vision, hp->layer_norm_eps);
     struct ggml_tensor *t = lb_norm_apply(ctx, &layer->fusion_text_norm, *text, hp->layer_norm_eps);
-    struct ggml_tensor *query = heads(ctx, lb_linear_apply(ctx, &layer->vision_proj, v), n_heads);
-    struct ggml_tensor *key = heads(ctx, lb_linear_apply(ctx, &layer->text_proj, t), n_heads);
 
-    struct ggml_tensor *to_text = ggml_mul_mat(ctx, query, key); /* ne = [S, T, H, B] */
+    struct ggml_tensor *key = heads(ctx, lb_linear_apply(ctx, &layer->text_proj, t), n_heads);
+    struct ggml_tensor *query_w = ggml_reshape_3d(ctx, widen(ctx, layer->vision_proj.w), d, d_head, n_heads);
+    query_w = ggml_cont(ctx, ggml_transpose(ctx, query_w)); /* ne = [d_head, d, H] */
+    struct ggml_tensor *query_b = ggml_reshape_3d(ctx, layer->vision_proj.b, d_head, 1, n_heads);
+    /* ne = [d, T * H, B] and [T * H, 1, B] */
+    struct ggml_tensor *turned = ggml_reshape_3d(ctx, ggml_mul_mat(ctx, query_w, key), d, n_text * n_heads, n);
+    struct ggml_tensor *offset = ggml_mul_mat(ctx, query_b, key); /* ne = [1, T, H, B] */
+    offset = ggml_reshape_3d(ctx, offset, n_text * n_heads, 1, n);
+
+    /* text sees vision; the offset is the same along a row and cancels */
+    struct ggml_tensor *to_text = ggml_mul_mat(ctx, v, turned); /* ne = [S, T * H, B] */
     if (padding)
         to_text = ggml_add(ctx, to_text, padding);
     to_text = ggml_soft_max_ext(ctx, to_text, NULL, scale, 0.0f);
-    struct ggml_tensor *delta_t = weigh(ctx, to_text, lb_linear_apply(ctx, &layer->values_vision_proj, v));
-    struct ggml_tensor *to_vision = ggml_mul_mat(ctx, key, query); /* ne = [T, S, H, B] */
-    to_vision = ggml_soft_max_ext(ctx, to_vision, NULL, scale, 0.0f);
-    struct ggml_tensor *delta_v = weigh(ctx, to_vision, lb_linear_apply(ctx, &layer->values_text_proj, t));
+    struct ggml_tensor *seen =
+        ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, v)), to_text); /* ne = [d, T * H, B] */
+    struct ggml_tensor *value_w = ggml_reshape_3d(ctx, layer->values_vision_proj.w, d, d_head, n_heads);
+    seen = ggml_mul_mat(ctx, value_w, ggml_reshape_4d(ctx, seen, d, n_text, n_heads, n)); /* ne = [d_head, T, H, B] */
+    seen = ggml_cont_3d(ctx, ggml_permute(ctx, seen, 0, 2, 1, 3), embed, n_text, n);
+    struct ggml_tensor *delta_t =
+        lb_linear_apply(ctx, &layer->out_text_proj, ggml_add(ctx, seen, layer->values_vision_proj.b));
 
-    delta_v = ggml_mul(ctx, lb_linear_apply(ctx, &layer->out_vision_proj, delta_v), layer->vision_param);
-    delta_t = ggml_mul(ctx, lb_linear_apply(ctx, &layer->out_text_proj, delta_t), layer->text_param);
-    *vision = ggml_add(ctx, v, delta_v); /* the residual starts after the norm */
-    *text = ggml_add(ctx, t, delta_t);
+    /* vision sees text */
+    struct ggml_tensor *to_vision = ggml_add(ctx, ggml_mul_mat(ctx, turned, v), offset); /* ne = [T * H, S, B] */
+    to_vision = ggml_reshape_4d(ctx, to_vision, n_text, n_heads, n_tokens, n);
+    to_vision = ggml_soft_max_ext(ctx, to_vision, NULL, scale, 0.0f);
+    to_vision = ggml_reshape_3d(ctx, to_vision, n_text * n_heads, n_tokens, n);
+    struct ggml_tensor *value = heads(ctx, lb_linear_apply(ctx, &layer->values_text_proj, t), n_heads);
+    struct ggml_tensor *out_w = ggml_reshape_3d(ctx, widen(ctx, layer->out_vision_proj.w), d_head, n_heads, d);
+    out_w = ggml_cont(ctx, ggml_permute(ctx, out_w, 0, 2, 1, 3)); /* ne = [d_head, d, H] */
+    value = ggml_reshape_3d(ctx, ggml_mul_mat(ctx, out_w, value), d, n_text * n_heads, n);
+    value = ggml_cont(ctx, ggml_transpose(ctx, value)); /* ne = [T * H, d, B] */
+    struct ggml_tensor *delta_v = ggml_add(ctx, ggml_mul_mat(ctx, value, to_vision), layer->out_vision_proj.b);
+
+    *vision = ggml_add(ctx, v, ggml_mul(ctx, delta_v, layer->vision_param)); /* the residual starts after the norm */
+    *text = ggml_add(ctx, t, ggml_mul(ctx, delta_t, layer->text_param));
 }
 
 /* GroundingDinoTextEnhancerLayer */
