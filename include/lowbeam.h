@@ -62,9 +62,10 @@ typedef struct lb_answer {
     int n_prompt_tokens, n_new_tokens;
 } lb_answer;
 
-/* Answers one question (UTF-8) about one video file, or a folder of PNG or JPEG files. 2 to 8 choices. The frames of a
- * video are kept until another one is asked about. Errors: those of reading the video (NOT_FOUND, FORMAT,
- * TIMEOUT, CHILD_DIED ...), DOES_NOT_FIT, BACKEND, NOT_FINITE; answer is zero then. Not for several threads at once. */
+/* Answers one question (UTF-8) about one video file, or a folder of PNG or JPEG files. 2 to 8 choices. A video's
+ * frames and embeddings are kept until another one is asked about. Errors: those of reading the video (NOT_FOUND,
+ * FORMAT, TIMEOUT, CHILD_DIED ...), DOES_NOT_FIT, BACKEND, NOT_FINITE; answer is zero then. Not for several threads at
+ * once. */
 LB_API lb_status lb_answerer_ask(lb_answerer *answerer, const char *video, const char *question,
                                  const char *const *choices, int n_choices, lb_answer *answer, lb_error *error);
 

@@ -24,6 +24,7 @@ void lb_cli_catch_signals(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL); /* the terminal was closed: what is answered still becomes a CSV */
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -55,7 +56,7 @@ static void print_help(FILE *to) {
           "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --mmproj mmproj-InternVL3-8B.gguf\n"
           "\n"
           "Exit status: 0 every question answered by the model; 1 nothing could be done; 2 wrong usage;\n"
-          "3 finished, some questions answered by fallback; 130 interrupted.\n",
+          "3 finished, some questions answered by fallback; 4 does not fit; 130 interrupted.\n",
           to);
 }
 

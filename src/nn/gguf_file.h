@@ -53,7 +53,8 @@ size_t lb_gguf_n_tensors(const lb_gguf *file);
 void lb_gguf_tensor_at(const lb_gguf *file, size_t i, lb_gguf_tensor *tensor);
 bool lb_gguf_find(const lb_gguf *file, const char *name, lb_gguf_tensor *tensor); /* false: no such tensor */
 
-/* Row i of a 2-d tensor as f32, whatever its type: out [ne0]. Errors: FORMAT (a type that cannot be read). */
+/* Row i of a 2-d tensor as f32, whatever its type: out [ne0]. Errors: UNSUPPORTED (a type that cannot be read),
+ * INVALID_ARGUMENT (no such row). */
 lb_status lb_gguf_row(const lb_gguf_tensor *tensor, int64_t i, float *out, lb_error *error);
 
 #endif

@@ -13,7 +13,8 @@
 struct lb_answerer {
     lb_engine *engine;
     lb_clip_params clip_params;
-    lb_clip *clip; /* of the video asked about last */
+    lb_clip *clip;    /* of the video asked about last */
+    uint64_t clip_id; /* counts videos: the engine keeps a clip's embeddings by it */
     char *video;
     char *copies[5]; /* of the option strings */
 };
@@ -98,6 +99,7 @@ static lb_status use_video(lb_answerer *a, const char *video, lb_error *error) {
     a->video = strdup(video);
     if (!a->video)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    a->clip_id++;
     return lb_clip_prepare(video, &a->clip_params, &a->clip, error);
 }
 
@@ -139,7 +141,7 @@ lb_status lb_answerer_ask(lb_answerer *a, const char *video, const char *questio
         return status;
     catcher c = {answer, n_choices, LB_STATUS_INTERNAL, error};
     lb_engine_question q = {.id = "", .text = question, .choices = choices, .n_choices = n_choices, .wanted = true};
-    lb_engine_clip clip = {a->clip->frames->n_frames, a->clip->tiles_per_frame, a->clip->tiles, NULL};
+    lb_engine_clip clip = {a->clip->frames->n_frames, a->clip->tiles_per_frame, a->clip->tiles, NULL, a->clip_id};
     lb_engine_answer(a->engine, &clip, &q, 1, (lb_engine_callbacks){.reply = catch_reply, .user = &c});
     if (c.status != LB_STATUS_OK)
         lb_answer_free(answer);

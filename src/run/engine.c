@@ -20,6 +20,8 @@ struct lb_engine {
     lb_prompt_template *prompt_template;
     int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */
     bool said_not_shared;
+    lb_embeddings *kept; /* of the clip kept_id */
+    uint64_t kept_id;
 };
 
 /* One question on its way through a batch. */
@@ -94,6 +96,7 @@ lb_status lb_engine_open(const lb_engine_params *params, lb_engine **out, lb_err
 void lb_engine_free(lb_engine *engine) {
     if (!engine)
         return;
+    lb_embeddings_free(engine->kept);
     lb_vlm_free(engine->vlm);
     lb_tokenizer_free(engine->tokenizer);
     lb_prompt_template_free(engine->prompt_template);
@@ -334,6 +337,14 @@ static int count_tiles(const lb_engine_clip *clip) {
 static lb_status encode(session *s, lb_error *error) {
     const int n_tiles = count_tiles(s->clip);
     double start = lb_now_s();
+    lb_engine *engine = s->engine;
+    lb_embeddings *kept = engine->kept;
+    engine->kept = NULL;
+    if (kept && s->clip->id != 0 && s->clip->id == engine->kept_id) {
+        s->pictures = kept;
+        return LB_STATUS_OK;
+    }
+    lb_embeddings_free(kept); /* before the next is made: its memory serves again */
     lb_status status = lb_vlm_encode(s->engine->vlm, s->clip->tiles, n_tiles, &s->pictures, error);
     s->encode_s = lb_now_s() - start;
     if (status == LB_STATUS_OK && s->clip->dump_dir) {
@@ -373,5 +384,10 @@ void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_en
         }
     }
     free(s.prefix);
-    lb_embeddings_free(s.pictures);
+    if (clip->id != 0) {
+        engine->kept = s.pictures;
+        engine->kept_id = clip->id;
+    } else {
+        lb_embeddings_free(s.pictures);
+    }
 }

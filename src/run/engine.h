@@ -37,6 +37,7 @@ typedef struct lb_engine_clip {
     const int *tiles_per_frame; /* [n_frames] */
     const uint8_t *tiles;       /* [sum of tiles_per_frame][size][size][3] */
     const char *dump_dir;       /* folder for embeddings.npy; NULL: none */
+    uint64_t id;                /* not 0: its embeddings are kept until a clip of another id comes */
 } lb_engine_clip;
 
 typedef struct lb_engine_question {

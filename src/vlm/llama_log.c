@@ -34,8 +34,9 @@ static void read_line(const char *line, void *user) {
         while (*name == ' ')
             name++;
         size_t length = (size_t)(at - name);
-        bool ours = strncmp(name, device, strlen(device)) == 0 && length >= strlen(device);
-        if (ours && !(length > strlen(device) && strstr(name, "Host") && strstr(name, "Host") < at))
+        /* the device's own buffers ("CUDA0", "CPU") and the kinds of it ("CPU_Mapped", "CPU_REPACK") */
+        size_t n = strlen(device);
+        if (length >= n && strncmp(name, device, n) == 0 && (name[n] == ' ' || name[n] == '_'))
             *into[i] += (size_t)(strtod(equals + 1, NULL) * 1048576.0);
     }
 }
