@@ -166,7 +166,8 @@ static void answer_video(server *s, const json_t *m, int tiles_fd) {
         folders[n] = lb_wire_bytes_get(json_object_get(m, "dump_dir"));
         test_fault(questions, n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
         video v = {s, questions};
-        lb_engine_clip clip = {n_frames, tiles_per_frame, tiles, folders[n]};
+        lb_engine_clip clip = {
+            .n_frames = n_frames, .tiles_per_frame = tiles_per_frame, .tiles = tiles, .dump_dir = folders[n]};
         lb_engine_answer(s->engine, &clip, questions, n, (lb_engine_callbacks){send_reply, keep_going, &v});
     }
     if (tiles != MAP_FAILED)

@@ -6,6 +6,7 @@
 #include "video/protocol.h"
 
 #include <ctype.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -37,6 +38,15 @@ typedef struct decoder {
     char program[PATH_MAX];
 } decoder;
 
+/* Puts name in place of path's last part; is that a program? path: room for PATH_MAX bytes. */
+static bool beside(char *path, const char *name) {
+    char *slash = strrchr(path, '/');
+    if (!slash || (size_t)(slash - path) + 1 + strlen(name) >= PATH_MAX)
+        return false;
+    strcpy(slash + 1, name);
+    return access(path, X_OK) == 0;
+}
+
 static void find_program(const char *given, char path[PATH_MAX]) {
     const char *from_environment = getenv("LOWBEAM_DECODE");
     if (!given && from_environment && *from_environment)
@@ -49,12 +59,17 @@ static void find_program(const char *given, char path[PATH_MAX]) {
     ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - sizeof name - 1);
     if (length > 0) {
         path[length] = 0;
-        char *slash = strrchr(path, '/');
-        if (slash) {
-            strcpy(slash + 1, name);
-            if (access(path, X_OK) == 0)
-                return;
-        }
+        if (beside(path, name))
+            return;
+    }
+    /* a program of somebody else's that uses the library: the decoder lies beside that, or in bin/ when it is installed
+     */
+    Dl_info library;
+    if (dladdr((void *)(uintptr_t)&lb_frames_read, &library) && library.dli_fname &&
+        strlen(library.dli_fname) < PATH_MAX - sizeof "../bin/lowbeam-decode") {
+        strcpy(path, library.dli_fname);
+        if (beside(path, name) || beside(path, "../bin/lowbeam-decode"))
+            return;
     }
     strcpy(path, name); /* posix_spawnp looks in PATH */
 }
