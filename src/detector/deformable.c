@@ -162,7 +162,8 @@ struct ggml_tensor *lb_deformable_apply(lb_gdino_graph *g, const lb_deformable *
     struct ggml_tensor *offsets = lb_linear_apply(ctx, &layer->sampling_offsets, query);
     struct ggml_tensor *x = places(g, layer, offsets, sampling, 0), *y = places(g, layer, offsets, sampling, 1);
     struct ggml_tensor *weight = lb_linear_apply(ctx, &layer->attention_weights, query);
-    weight = ggml_soft_max(ctx, ggml_reshape_3d(ctx, weight, n_samples, layer->n_heads, n * n_batch));
+    /* as rows: ggml-cuda's softmax takes no more than 65535 along axis 2 */
+    weight = ggml_soft_max(ctx, ggml_reshape_2d(ctx, weight, n_samples, layer->n_heads * n * n_batch));
     weight = ggml_reshape_4d(ctx, weight, layer->n_points, g->geometry->n_levels, layer->n_heads, n * n_batch);
     struct ggml_tensor *out;
     if (g->on_cpu) {

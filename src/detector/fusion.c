@@ -190,7 +190,7 @@ static void fuse(lb_gdino_graph *g, const lb_gdino_encoder_layer *layer, struct 
 
     /* vision sees text */
     struct ggml_tensor *to_vision = ggml_add(ctx, ggml_mul_mat(ctx, turned, v), offset); /* ne = [T * H, S, B] */
-    to_vision = ggml_reshape_4d(ctx, to_vision, n_text, n_heads, n_tokens, n);
+    to_vision = ggml_reshape_2d(ctx, to_vision, n_text, n_heads * n_tokens * n);         /* rows, see deformable.c */
     to_vision = ggml_soft_max_ext(ctx, to_vision, NULL, scale, 0.0f);
     to_vision = ggml_reshape_3d(ctx, to_vision, n_text * n_heads, n_tokens, n);
     struct ggml_tensor *value = heads(ctx, lb_linear_apply(ctx, &layer->values_text_proj, t), n_heads);
