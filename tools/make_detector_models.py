@@ -152,7 +152,10 @@ def case(model, name, seed):
 
 def vocabulary(path):
     if path:
-        return gguf_file.read_pairs(path)["tokenizer.ggml.tokens"][1][1]
+        # llama.cpp writes U+2581 before a piece that begins a word, and nothing where vocab.txt has "##"
+        tokens = gguf_file.read_pairs(path)["tokenizer.ggml.tokens"][1][1]
+        return [t[1:] if t.startswith("\u2581") else t if t[:1] == "[" and t[-1:] == "]" and len(t) > 1 else "##" + t
+                for t in tokens]
     words = [f"w{i}" for i in range(N_VOCAB)]
     for at, word in ((0, "[PAD]"), (100, "[UNK]"), (CLS, "[CLS]"), (SEP, "[SEP]"), (STOP, "."), (QUESTION, "?")):
         words[at] = word
