@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""What each saving costs in answers: accuracy and letters of the default models under other weights and options.
+
+    saving_table.py --lowbeam PATH --models DIR --data DIR --work DIR [--questions N] [--threads N] [--only NAME,...]
+
+DIR of models: llm-<type>.gguf and mmproj-<type>.gguf for f32, f16 and q8_0, as training/export.py --types f32,f16,q8_0
+writes them. DIR of data: what training/make_dataset.py --videos wrote. The first row is what lowbeam does by itself with
+the f16 files; the other rows' letters are held against it, question by question. Each row's CSV stays in WORK, and a
+row whose CSV is there is not run again, so that an interrupted table goes on (lowbeam writes a CSV whole or not at all).
+Nothing but the standard library is needed.
+"""
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+# name, weights, options, questions at most (0: as many as asked for): six tiles and a thumbnail cost seven times as much
+ROWS = [("default", "f16", [], 0),
+        ("f32-exact", "f32", ["--exact"], 0),
+        ("q8_0", "q8_0", [], 0),
+        ("no-reuse", "f16", ["--no-reuse"], 0),
+        ("batch-1", "f16", ["--batch", "1"], 0),
+        ("letter", "f16", ["--answer", "letter"], 0),
+        ("frames-4", "f16", ["--num-frames", "4"], 0),
+        ("frames-16", "f16", ["--num-frames", "16"], 0),
+        ("tiles-6", "f16", ["--max-tiles", "6"], 50)]
+
+
+def parse():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("lowbeam", "models", "data", "work"):
+        ap.add_argument("--" + name, required=True)
+    ap.add_argument("--questions", type=int, default=200, help="the first N of the file (default 200)")
+    ap.add_argument("--threads", type=int, default=0, help="CPU threads (default: lowbeam's)")
+    ap.add_argument("--only", help="these rows alone: " + ", ".join(row[0] for row in ROWS))
+    args = ap.parse_args()
+    unknown = set((args.only or ROWS[0][0]).split(",")) - {row[0] for row in ROWS}
+    if unknown:
+        ap.error(f"--only: there is no row named {', '.join(sorted(unknown))}")
+    return args
+
+
+def run(args, name, weights, options, n):
+    """{id: letter} and seconds; nothing of the seconds where the CSV was there."""
+    out, seconds = os.path.join(args.work, f"{name}-{n}.csv"), None
+    if not os.path.exists(out):
+        command = [args.lowbeam, "answer", os.path.join(args.data, "questions.json"), "--videos", args.data, "--model",
+                   os.path.join(args.models, f"llm-{weights}.gguf"), "--mmproj",
+                   os.path.join(args.models, f"mmproj-{weights}.gguf"), "--samples", str(n), "--out", out, *options]
+        if args.threads:
+            command += ["--threads", str(args.threads)]
+        begin = time.monotonic()
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        seconds = time.monotonic() - begin
+        if done.returncode or not os.path.exists(out):
+            sys.exit(f"{' '.join(command)}\n{done.stdout[-3000:]}\nsaving_table.py: {name} ended with {done.returncode}")
+    with open(out, newline="", encoding="utf-8") as file:
+        return {row["id"]: row["answer"] for row in csv.DictReader(file)}, seconds
+
+
+def main():
+    args = parse()
+    os.makedirs(args.work, exist_ok=True)
+    with open(os.path.join(args.data, "questions.json"), encoding="utf-8") as file:
+        data = json.load(file)["data"]
+    base, wanted = {}, set((args.only or ",".join(row[0] for row in ROWS)).split(","))
+    print("| run | weights | options | questions | right | letters as the default's | s a question |\n"
+          "| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for name, weights, options, most in ROWS:
+        if name not in wanted and name != "default":
+            continue
+        n = min(args.questions, most or args.questions, len(data))
+        letters, seconds = run(args, name, weights, options, n)
+        if name == "default":
+            base = letters
+        asked, lost = data[:n], defaultdict(int)
+        right = sum(letters[q["id"]] == q["answer"][0] for q in asked)
+        same = sum(letters[q["id"]] == base[q["id"]] for q in asked)
+        for q in asked:
+            lost[q["kind"]] += letters[q["id"]] != base[q["id"]]
+        others = ", ".join(f"{kind} {count}" for kind, count in sorted(lost.items()) if count)
+        print(f"| {name} | {weights} | {' '.join(options)} | {n} | {100 * right / n:.1f} % | {same} of {n}"
+              f"{' (others: ' + others + ')' if others else ''} | {f'{seconds / n:.2f}' if seconds else '-'} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
