@@ -1,5 +1,5 @@
 # make                  what is missing installed, then build/lowbeam
-# make demo             a small random model answers the questions of samples/
+# make demo             the default models answer the questions of samples/
 # make test             all tests, with sanitizers once more, and the checks against the originals
 # make check            only the checks against the originals (PyTorch, transformers, decord, Pillow)
 # make sanitize         only the tests under AddressSanitizer and UndefinedBehaviorSanitizer

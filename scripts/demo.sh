@@ -1,40 +1,49 @@
 #!/bin/bash
-# Builds, writes a small random model where it is not there yet, and answers the questions of samples/: demo.sh FOLDER
+# Builds and answers the questions of samples/ with the default models: demo.sh FOLDER
 . "$(dirname "$0")/common.sh"
 cd "$LOWBEAM_TOP"
 folder=$1
 scripts/build.sh "$folder"
-source=$(scripts/llama_source.sh)
-
-# One folder for each version of the script, so that an old model is never taken for a new one.
-model=$folder/demo-model-$(cat tools/make_demo_model.py tools/gguf_file.py tools/qwen2_vocab.py | sha256sum | cut -c1-8)
-make_model() {
-    rm -rf "$model.partial"
-    "$(find_python)" tools/make_demo_model.py "$model.partial" --vocab "$source/models/ggml-vocab-qwen2.gguf" &&
-        mv "$model.partial" "$model"
-}
-[ -d "$model" ] || step "writing a small random model" "$folder/log/demo-model.log" make_model
-mmproj=$(find "$model" -name '*mmproj*.gguf' | head -n 1)
-llm=$(find "$model" -name '*.gguf' ! -name '*mmproj*' | head -n 1)
 
 csv=$folder/demo.csv
 rm -f "$csv" "${csv%.csv}".db*
-command=("$folder/lowbeam" answer samples/questions.json --videos samples --model "$llm" --mmproj "$mmproj"
-    --max-new-tokens 16 --out "$csv")
+# One thread: these models are too small for more to help much, and two that wait for each other on a busy machine take ten
+# times as long.
+command=("$folder/lowbeam" answer samples/questions.json --videos samples --model models/lowbeam-small.gguf
+    --mmproj models/mmproj-lowbeam-small.gguf --threads 1 --out "$csv")
 echo "+ ${command[*]}"
-status=0
-"${command[@]}" || status=$?
-# 3: finished, with some questions answered by fallback, which is what random text mostly comes to.
-[ $status -eq 0 ] || [ $status -eq 3 ] || exit $status
+"${command[@]}"
 echo
-echo "$csv, without its last column, the prompt:"
-python3 - "$csv" <<'END'
-import csv
+python3 - samples/questions.json "${csv%.csv}.db" <<'END'
+import json
+import math
+import sqlite3
 import sys
-with open(sys.argv[1], encoding="utf-8", newline="") as file:
-    for row in csv.reader(file):
-        print(",".join(cell.replace("\n", " ") for cell in row[:-1]))
+import unicodedata
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    asked = {entry["id"]: entry for entry in json.load(file)["data"]}
+db = sqlite3.connect(sys.argv[2])
+# A video's times stand in the rows of its questions, each with its share.
+rows = db.execute("SELECT id, answer, truth, letter_logits, decode_s + encode_s + prompt_s + generate_s FROM answer "
+                  "ORDER BY question")
+
+
+def cut(text, width):
+    text = unicodedata.normalize("NFC", text)
+    return text.ljust(width) if len(text) <= width else text[:width - 3] + "..."
+
+
+print(cut("question", 52), cut("answer", 30), "truth", "sure", "   ms")
+for key, letter, truth, logits, seconds in rows:
+    entry = asked[key]
+    powers = [math.exp(value - max(json.loads(logits))) for value in json.loads(logits)]
+    sure = f"{100 * powers['ABCDEFGH'.index(letter)] / sum(powers):3.0f} %"
+    choice = next((text for text in entry["choices"] if text.startswith(letter + ".")), letter)
+    print(cut(entry["question"], 52), cut(choice, 30), (truth or entry["answer"])[0].ljust(5), sure,
+          f"{1000 * seconds:5.0f}")
 END
 echo
-echo "The model is random and small, made to show the way of the data: its answers mean nothing."
-echo "README.md says how to run the published checkpoints on clips of your own."
+echo "sure: the answer's share among the probabilities of the letters. ms: with the question's share of its video's time."
+echo "The clips are drawn, and the models know drawn scenes alone: docs/default-models.md. README.md says how to run the"
+echo "published checkpoints on clips of your own, docs/architecture.md how lowbeam works."
