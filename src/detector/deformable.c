@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FAR 1e5f /* pixels; levels are smaller, and f32 still holds every whole number and half there */
+
 /* A number a level: ne = [1, L, 1, 1]. */
 static struct ggml_tensor *per_level(lb_gdino_graph *g, int what) {
     const lb_gdino_geometry *geometry = g->geometry;
@@ -32,9 +34,12 @@ typedef struct corner {
     struct ggml_tensor *weight; /* 0 for a pixel outside */
 } corner;
 
-/* The two neighbours of x along one axis of extent n (ne = [1, L, 1, 1]). */
+/* The two neighbours of x along one axis of extent n (ne = [1, L, 1, 1]). Damaged weights may give places that are no
+ * numbers, and a gather from there would leave the tensor: the clamp makes one of its bounds of them, which lie outside
+ * of every level, while their weight stays no number and is seen in the end. */
 static void neighbours(struct ggml_context *ctx, struct ggml_tensor *x, struct ggml_tensor *n, corner out[2]) {
-    struct ggml_tensor *floor_x = ggml_floor(ctx, x), *fraction = ggml_sub(ctx, x, floor_x);
+    struct ggml_tensor *floor_x = ggml_floor(ctx, ggml_clamp(ctx, x, -FAR, FAR));
+    struct ggml_tensor *fraction = ggml_sub(ctx, x, floor_x);
     for (int i = 0; i < 2; i++) {
         struct ggml_tensor *at = i ? ggml_scale_bias(ctx, floor_x, 1.0f, 1.0f) : floor_x;
         struct ggml_tensor *weight = i ? fraction : ggml_scale_bias(ctx, fraction, -1.0f, 1.0f);
@@ -99,8 +104,12 @@ static struct ggml_tensor *level_table(lb_gdino_graph *g) {
 /* Adds share times one sample of a level; value points at the head's first value of the level's first pixel. */
 static void add_sample(float *out, const float *value, int d_head, size_t stride, int width, int height, float x,
                        float y, float share) {
-    if (!(x > -1.0f && x < (float)width && y > -1.0f && y < (float)height))
-        return; /* also what is not a number */
+    if (!isfinite(x) || !isfinite(y)) {
+        out[0] = NAN; /* damaged weights: seen in the end */
+        return;
+    }
+    if (x <= -1.0f || x >= (float)width || y <= -1.0f || y >= (float)height)
+        return;
     const int x0 = (int)floorf(x), y0 = (int)floorf(y);
     const float fx = x - (float)x0, fy = y - (float)y0;
     for (int i = 0; i < 4; i++) {

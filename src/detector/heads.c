@@ -11,7 +11,7 @@ struct ggml_tensor *lb_gdino_class_logits(struct ggml_context *ctx, struct ggml_
 struct ggml_tensor *lb_gdino_refine(struct ggml_context *ctx, const lb_mlp_head *head, struct ggml_tensor *hidden,
                                     struct ggml_tensor *reference) {
     const float eps = 1e-5f; /* transformers'; the original repository has 1e-3 in its model, 1e-5 beside it */
-    struct ggml_tensor *x = ggml_clamp(ctx, ggml_cont(ctx, reference), eps, 1.0f - eps);
+    struct ggml_tensor *x = ggml_clamp(ctx, reference, eps, 1.0f - eps);
     struct ggml_tensor *logit = ggml_sub(ctx, ggml_log(ctx, x), ggml_log(ctx, ggml_scale_bias(ctx, x, -1.0f, 1.0f)));
     return ggml_sigmoid(ctx, ggml_add(ctx, lb_mlp_apply(ctx, head, hidden), logit));
 }

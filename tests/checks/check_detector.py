@@ -157,6 +157,36 @@ def check_case(checks, models, args, kind, weights, name, work, options):
                    float(np.abs(ours["boxes"].reshape(ref["boxes"].shape) - ref["boxes"]).max()), limit)
 
 
+def check_damage(checks, args, models, kind, work):
+    """Weights that are not numbers, one part after the other: each way of sampling ends with one line, and no crash."""
+    from safetensors.numpy import load_file
+    tensors = load_file(os.path.join(models, kind, "hf", "model.safetensors"))
+    with open(os.path.join(work, kind, "f32.gguf"), "rb") as file:
+        good = file.read()
+    for name in ("model.encoder.layers.0.deformable_layer.self_attn.sampling_offsets.weight",
+                 "model.decoder.layers.0.encoder_attn.sampling_offsets.weight", "model.text_projection.weight",
+                 "model.backbone.conv_encoder.model.embeddings.patch_embeddings.projection.weight",
+                 "model.decoder.layers.1.encoder_attn.attention_weights.weight"):
+        values = tensors[name].astype(np.float32).tobytes()
+        at = good.find(values)
+        assert at > 0 and good.find(values, at + 1) < 0, name
+        for what, value in (("nan", np.nan), ("inf", np.inf), ("huge", 3e38)):
+            path = os.path.join(work, kind, "damaged.gguf")
+            with open(path, "wb") as file:
+                file.write(good[:at] + np.full(len(values) // 4, value, np.float32).tobytes() + good[at + len(values):])
+            for options in [[], ["--gathers"]]:
+                out = os.path.join(work, kind, "damaged")
+                os.makedirs(out, exist_ok=True)
+                done = subprocess.run([os.path.join(args.build, "tests", "dump_detector"), path,
+                                       os.path.join(work, kind, "one-f32"), out, "--device", args.device, *options],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
+                lines = done.stderr.strip().splitlines()
+                told = done.returncode == 1 and len(lines) == 1 and "finite" in lines[0]
+                fine = done.returncode == 0 and not lines and what == "huge"  # a saturated softmax is no fault
+                checks.verdict(f"{kind} {what} in {name} {' '.join(options)}: {lines[-1] if lines else 'no message'}",
+                               0.0 if told or fine else float(abs(done.returncode) + 1), 0)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", required=True)
@@ -183,6 +213,8 @@ def main():
                     both = args.device == "cpu" and weights == "f32"
                     for options in [[], ["--gathers"]] if both else [[]]:
                         check_case(checks, models, args, kind, weights, name, work, options)
+        if not args.kind and not args.type:
+            check_damage(checks, args, models, "a", work)
     print(f"{os.path.basename(sys.argv[0])}: {checks.n - len(checks.failed)} of {checks.n} comparisons hold; largest "
           "relative errors in f32: " + ", ".join(f"{part} {error:.1e}" for part, error in checks.largest.items()))
     for line in checks.failed:
