@@ -10,12 +10,13 @@ row whose CSV is there is not run again, so that an interrupted table goes on (l
 Nothing but the standard library is needed.
 """
 import argparse
+import contextlib
 import csv
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-import time
 from collections import defaultdict
 
 # name, weights, options, questions at most (0: as many as asked for): six tiles and a thumbnail cost seven times as much
@@ -45,21 +46,21 @@ def parse():
 
 
 def run(args, name, weights, options, n):
-    """{id: letter} and seconds; nothing of the seconds where the CSV was there."""
-    out, seconds = os.path.join(args.work, f"{name}-{n}.csv"), None
+    """{id: letter}, and how many of them are A because no letter was said."""
+    out = os.path.join(args.work, f"{name}-{n}.csv")
     if not os.path.exists(out):
         command = [args.lowbeam, "answer", os.path.join(args.data, "questions.json"), "--videos", args.data, "--model",
                    os.path.join(args.models, f"llm-{weights}.gguf"), "--mmproj",
                    os.path.join(args.models, f"mmproj-{weights}.gguf"), "--samples", str(n), "--out", out, *options]
         if args.threads:
             command += ["--threads", str(args.threads)]
-        begin = time.monotonic()
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        seconds = time.monotonic() - begin
-        if done.returncode or not os.path.exists(out):
+        if done.returncode not in (0, 3) or not os.path.exists(out):
             sys.exit(f"{' '.join(command)}\n{done.stdout[-3000:]}\nsaving_table.py: {name} ended with {done.returncode}")
     with open(out, newline="", encoding="utf-8") as file:
-        return {row["id"]: row["answer"] for row in csv.DictReader(file)}, seconds
+        letters = {row["id"]: row["answer"] for row in csv.DictReader(file)}
+    with contextlib.closing(sqlite3.connect(out[:-4] + ".db")) as journal:
+        return letters, journal.execute("SELECT count(*) FROM answer WHERE fallback").fetchone()[0]
 
 
 def main():
@@ -68,13 +69,13 @@ def main():
     with open(os.path.join(args.data, "questions.json"), encoding="utf-8") as file:
         data = json.load(file)["data"]
     base, wanted = {}, set((args.only or ",".join(row[0] for row in ROWS)).split(","))
-    print("| run | weights | options | questions | right | letters as the default's | s a question |\n"
+    print("| run | weights | options | questions | right | letters as the default's | no letter said |\n"
           "| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for name, weights, options, most in ROWS:
         if name not in wanted and name != "default":
             continue
         n = min(args.questions, most or args.questions, len(data))
-        letters, seconds = run(args, name, weights, options, n)
+        letters, fallbacks = run(args, name, weights, options, n)
         if name == "default":
             base = letters
         asked, lost = data[:n], defaultdict(int)
@@ -84,7 +85,7 @@ def main():
             lost[q["kind"]] += letters[q["id"]] != base[q["id"]]
         others = ", ".join(f"{kind} {count}" for kind, count in sorted(lost.items()) if count)
         print(f"| {name} | {weights} | {' '.join(options)} | {n} | {100 * right / n:.1f} % | {same} of {n}"
-              f"{' (others: ' + others + ')' if others else ''} | {f'{seconds / n:.2f}' if seconds else '-'} |", flush=True)
+              f"{' (others: ' + others + ')' if others else ''} | {fallbacks} |", flush=True)
 
 
 if __name__ == "__main__":
