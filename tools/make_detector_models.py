@@ -91,7 +91,7 @@ def case(model, name, seed):
         image = np.stack([127 + 100 * np.sin(x / rng.uniform(3, 40) + y / rng.uniform(3, 40)) for _ in range(3)], -1)
         image = np.clip(image + rng.normal(0, 25, image.shape), 0, 255).astype(np.uint8)
         out[f"image_{i}"] = image
-        pixels[i, :, :h, :w] = ((image / np.float32(255) - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
+        pixels[i, :, :h, :w] = (((image * (1 / 255)).astype(np.float32) - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
         mask[i, :h, :w] = 1
     seen = {}
 

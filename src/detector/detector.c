@@ -19,7 +19,7 @@ struct lb_detector {
     lb_gdino_plan *plan; /* of the last batch's shape */
     lb_detector_params params;
     lb_detector_probe probe;
-    float normal[3][256]; /* (value / 255 - mean) / std, by channel */
+    float normal[3][256]; /* (value * (1 / 255) - mean) / std, by channel */
 };
 
 int lb_detector_n_queries(const lb_detector *detector) {
@@ -69,7 +69,8 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
     const lb_gdino_hparams *hp = &detector->model.hparams;
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++)
-            detector->normal[c][v] = ((float)v / 255.0f - hp->mean[c]) / hp->std[c];
+            detector->normal[c][v] =
+                ((float)(v * (1.0 / 255.0)) - hp->mean[c]) / hp->std[c]; /* as Pillow's processor */
     *out = detector;
     return LB_STATUS_OK;
 }

@@ -95,11 +95,17 @@ int main(int argc, char **argv) {
     const int n_queries = lb_detector_n_queries(detector), n_tokens = (int)(token_bytes / 4);
     float *logits = malloc((size_t)n * (size_t)n_queries * (size_t)n_tokens * sizeof *logits);
     float *boxes = malloc((size_t)n * (size_t)n_queries * 4 * sizeof *boxes);
-    if (!logits || !boxes || lb_detector_set_labels(detector, tokens, n_tokens, &error) != LB_STATUS_OK ||
-        lb_detector_run(detector, pictures, n, logits, boxes, &error) != LB_STATUS_OK)
-        return fail(&error);
-    write_tensor(argv[3], "logits", (int64_t[4]){n_tokens, n_queries, n, 1}, logits);
-    write_tensor(argv[3], "boxes", (int64_t[4]){4, n_queries, n, 1}, boxes);
+    lb_status status = logits && boxes ? LB_STATUS_OK : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    if (status == LB_STATUS_OK)
+        status = lb_detector_set_labels(detector, tokens, n_tokens, &error);
+    if (status == LB_STATUS_OK)
+        status = lb_detector_run(detector, pictures, n, logits, boxes, &error);
+    if (status == LB_STATUS_OK) {
+        write_tensor(argv[3], "logits", (int64_t[4]){n_tokens, n_queries, n, 1}, logits);
+        write_tensor(argv[3], "boxes", (int64_t[4]){4, n_queries, n, 1}, boxes);
+    } else {
+        fprintf(stderr, "dump_detector: %s\n", error.message);
+    }
     for (int i = 0; i < n; i++)
         free((void *)pictures[i].rgb);
     free(choices);
@@ -108,5 +114,5 @@ int main(int argc, char **argv) {
     free(tokens);
     free(sizes);
     lb_detector_free(detector);
-    return 0;
+    return status == LB_STATUS_OK ? 0 : 1;
 }
