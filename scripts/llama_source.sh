@@ -5,7 +5,7 @@
 
 requirements=$LOWBEAM_TOP/scripts/requirements-llama.txt
 version=$(sed -n 's/^llama-cpp-python==\([^ ]*\).*/\1/p' "$requirements")
-name=llama-cpp-$version-source-$(hash_of "$requirements")
+name=llama-cpp-$version-source-$(hash_of "$requirements" "$LOWBEAM_TOP/scripts/llama_source.sh")
 folder=$LOWBEAM_CACHE/$name
 echo "$folder"
 [ ! -d "$folder" ] || exit 0
@@ -26,6 +26,7 @@ fetch() {
 step "fetching llama.cpp's sources" "$LOWBEAM_CACHE/log/$name.log" fetch
 top=llama_cpp_python-$version/vendor/llama.cpp
 tar -xzf "$partial"/download/*.tar.gz -C "$partial" --strip-components 3 --wildcards "$top/convert_hf_to_gguf.py" \
-    "$top/conversion/*" "$top/gguf-py/*" "$top/models/ggml-vocab-qwen2*" "$top/LICENSE"
+    "$top/conversion/*" "$top/gguf-py/*" "$top/models/ggml-vocab-qwen2*" \
+    "$top/models/ggml-vocab-bert-bge.gguf" "$top/LICENSE"
 rm -rf "$partial/download"
 mv "$partial" "$folder"
