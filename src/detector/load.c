@@ -122,7 +122,7 @@ static lb_linear stacked(declaration *d, const char *prefix, const char *const p
 static lb_mlp_head mlp_head(declaration *d, const char *prefix, int n, int64_t in, int64_t hidden, int64_t out) {
     lb_mlp_head head = {.n = n};
     for (int i = 0; i < n; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, ".layers.%d", i);
         head.layer[i] = linear(d, prefix, name, i == 0 ? in : hidden, i == n - 1 ? out : hidden);
     }
