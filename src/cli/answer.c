@@ -38,11 +38,6 @@ static void print_result(const lb_run_result *r) {
                100.0 * (double)r->n_right / (double)r->n_truths);
 }
 
-static int fail(const char *message, int status) {
-    fprintf(stderr, "lowbeam: %s\n", message);
-    return status;
-}
-
 int lb_cli_answer(int argc, char **argv) {
     lb_run_params p = lb_run_default_params();
     lb_engine_params *e = &p.child.engine;
@@ -114,21 +109,21 @@ int lb_cli_answer(int argc, char **argv) {
     int n_operands;
     bool help;
     if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return fail(error.message, LB_EXIT_USAGE);
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
         print_help(options, n_options);
         return LB_EXIT_OK;
     }
     if (n_operands != 1)
-        return fail("answer: which questions file? lowbeam answer QUESTIONS.json; see lowbeam answer --help",
-                    LB_EXIT_USAGE);
+        return lb_cli_fail("answer: which questions file? lowbeam answer QUESTIONS.json; see lowbeam answer --help",
+                           LB_EXIT_USAGE);
     if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
-        return fail("--answer: takes generate or letter", LB_EXIT_USAGE);
+        return lb_cli_fail("--answer: takes generate or letter", LB_EXIT_USAGE);
     e->letter_only = strcmp(answer, "letter") == 0;
     if (from_s >= to_s)
-        return fail("--from: is not below --to", LB_EXIT_USAGE);
+        return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (f->timeout_s <= 0)
-        return fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
+        return lb_cli_fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
     f->bounded = isfinite(from_s) || isfinite(to_s);
     f->from_s = from_s;
     f->to_s = to_s;
@@ -137,7 +132,7 @@ int lb_cli_answer(int argc, char **argv) {
 
     lb_model_files files;
     if (lb_models_find(model, mmproj, &files, &error) != LB_STATUS_OK)
-        return fail(error.message, LB_EXIT_NOTHING);
+        return lb_cli_fail(error.message, LB_EXIT_NOTHING);
     e->vlm.model_path = files.model;
     e->vlm.mmproj_path = files.mmproj;
 
@@ -149,9 +144,9 @@ int lb_cli_answer(int argc, char **argv) {
     lb_status status = lb_run_answer(&p, &observer, &result, &error);
     lb_progress_clear(&progress);
     if (status == LB_STATUS_INTERRUPTED)
-        return fail("interrupted before the first answer", LB_EXIT_INTERRUPTED);
+        return lb_cli_fail("interrupted before the first answer", LB_EXIT_INTERRUPTED);
     if (status != LB_STATUS_OK)
-        return fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
+        return lb_cli_fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
     lb_progress_vram("End of inference", result.engine.allocated_bytes, result.engine.reserved_bytes);
     print_result(&result);
     if (result.interrupted)

@@ -24,6 +24,9 @@ int lb_cli_detect(int argc, char **argv);
 extern volatile bool lb_cli_cancelled;
 void lb_cli_catch_signals(void);
 
+/* Says why on stderr, in one line, and returns status: how a verb ends early. */
+int lb_cli_fail(const char *message, int status);
+
 /* Log lines to stderr: warnings, or everything with verbose. */
 void lb_cli_log(bool verbose);
 

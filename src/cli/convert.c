@@ -5,11 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static int fail(const char *message, int status) {
-    fprintf(stderr, "lowbeam: %s\n", message);
-    return status;
-}
-
 int lb_cli_convert(int argc, char **argv) {
     const char *out = NULL, *type_name = "f16";
     const lb_option options[] = {
@@ -27,7 +22,7 @@ int lb_cli_convert(int argc, char **argv) {
     int n_operands;
     bool help;
     if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return fail(error.message, LB_EXIT_USAGE);
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
         printf("lowbeam convert HF_DIR -o DET.gguf [options]\n\nGrounding DINO as IDEA-Research publishes it (a folder "
                "with config.json, model.safetensors, vocab.txt\nand preprocessor_config.json) to the one file that "
@@ -36,19 +31,19 @@ int lb_cli_convert(int argc, char **argv) {
         return LB_EXIT_OK;
     }
     if (n_operands != 1 || !out)
-        return fail("convert: lowbeam convert HF_DIR -o DET.gguf; see lowbeam convert --help", LB_EXIT_USAGE);
+        return lb_cli_fail("convert: lowbeam convert HF_DIR -o DET.gguf; see lowbeam convert --help", LB_EXIT_USAGE);
     size_t t = 0;
     while (t < n_types && strcmp(types[t].name, type_name) != 0)
         t++;
     if (t == n_types)
-        return fail("--type: takes f16, f32 or q8_0", LB_EXIT_USAGE);
+        return lb_cli_fail("--type: takes f16, f32 or q8_0", LB_EXIT_USAGE);
     lb_cli_log(false);
     lb_cli_catch_signals();
 
     lb_convert_result result;
     lb_status status = lb_convert(operands[0], out, types[t].type, &lb_cli_cancelled, &result, &error);
     if (status != LB_STATUS_OK)
-        return fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
+        return lb_cli_fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
     printf("%s: %zu tensors, %.1f MB", out, result.n_tensors, (double)result.n_bytes / 1e6);
     if (result.n_unused)
         printf("; %zu tensors of the checkpoint that the model does not use were left out", result.n_unused);

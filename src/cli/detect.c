@@ -27,11 +27,6 @@ typedef struct detect {
     int n_failed, n_frames, n_boxes, n_empty;
 } detect;
 
-static int fail(const char *message, int status) {
-    fprintf(stderr, "lowbeam: %s\n", message);
-    return status;
-}
-
 static bool is_picture(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
     return name[0] != '.' && dot && (!strcasecmp(dot, ".png") || !strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg"));
@@ -176,9 +171,9 @@ static lb_status parse_threshold(const char *name, const char *text, float *valu
 
 static int finish(const detect *d, lb_status status, const lb_error *error) {
     if (status == LB_STATUS_INTERRUPTED || lb_cli_cancelled)
-        return fail("interrupted", LB_EXIT_INTERRUPTED);
+        return lb_cli_fail("interrupted", LB_EXIT_INTERRUPTED);
     if (status != LB_STATUS_OK)
-        return fail(error->message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
+        return lb_cli_fail(error->message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
     if (d->n_empty)
         fprintf(stderr, "lowbeam: %d boxes without area were left out\n", d->n_empty);
     if (d->n_failed)
@@ -217,7 +212,7 @@ int lb_cli_detect(int argc, char **argv) {
     if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK ||
         parse_threshold("box-threshold", box_threshold, &p.box_threshold, &error) != LB_STATUS_OK ||
         parse_threshold("text-threshold", text_threshold, &p.text_threshold, &error) != LB_STATUS_OK)
-        return fail(error.message, LB_EXIT_USAGE);
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
         printf("lowbeam detect IMAGE|VIDEO|FOLDER --detector DET.gguf [options]\n\nThe boxes that Grounding DINO sees "
                "on a picture (PNG or JPEG), on frames of a video, or on the pictures of a\nfolder.\n\n");
@@ -225,10 +220,12 @@ int lb_cli_detect(int argc, char **argv) {
         return LB_EXIT_OK;
     }
     if (n_operands != 1)
-        return fail("detect: on what? lowbeam detect IMAGE|VIDEO|FOLDER; see lowbeam detect --help", LB_EXIT_USAGE);
+        return lb_cli_fail("detect: on what? lowbeam detect IMAGE|VIDEO|FOLDER; see lowbeam detect --help",
+                           LB_EXIT_USAGE);
     if (!model)
-        return fail("detect: no detector; lowbeam convert HF_DIR -o DET.gguf makes one, --detector DET.gguf names it",
-                    LB_EXIT_USAGE);
+        return lb_cli_fail(
+            "detect: no detector; lowbeam convert HF_DIR -o DET.gguf makes one, --detector DET.gguf names it",
+            LB_EXIT_USAGE);
     d.frames.cancel = &lb_cli_cancelled;
     lb_cli_log(verbose);
     lb_cli_catch_signals();

@@ -50,11 +50,6 @@ static lb_status write_all(const char *folder, const lb_clip *clip, lb_error *er
     return status;
 }
 
-static int fail(const char *message, int status) {
-    fprintf(stderr, "lowbeam: %s\n", message);
-    return status;
-}
-
 int lb_cli_frames(int argc, char **argv) {
     lb_clip_params p = {.frames = lb_frames_default_params(), .max_tiles = 1, .tile_size = 448};
     const char *out = NULL;
@@ -78,7 +73,7 @@ int lb_cli_frames(int argc, char **argv) {
     int n_operands;
     bool help;
     if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return fail(error.message, LB_EXIT_USAGE);
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
         printf("lowbeam frames VIDEO [options]\n\nThe frames and tiles of a video (or a folder of PNG and JPEG files) "
                "that "
@@ -87,11 +82,11 @@ int lb_cli_frames(int argc, char **argv) {
         return LB_EXIT_OK;
     }
     if (n_operands != 1)
-        return fail("frames: which video? lowbeam frames VIDEO; see lowbeam frames --help", LB_EXIT_USAGE);
+        return lb_cli_fail("frames: which video? lowbeam frames VIDEO; see lowbeam frames --help", LB_EXIT_USAGE);
     if (from_s >= to_s)
-        return fail("--from: is not below --to", LB_EXIT_USAGE);
+        return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (p.frames.timeout_s <= 0)
-        return fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
+        return lb_cli_fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
     p.frames.bounded = isfinite(from_s) || isfinite(to_s);
     p.frames.from_s = from_s;
     p.frames.to_s = to_s;
@@ -102,7 +97,7 @@ int lb_cli_frames(int argc, char **argv) {
     lb_clip *clip;
     lb_status status = lb_clip_prepare(operands[0], &p, &clip, &error);
     if (status != LB_STATUS_OK)
-        return fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
+        return lb_cli_fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
     char *path = lb_text_decode(operands[0], strlen(operands[0])); /* JSON is UTF-8, a path may be anything */
     json_t *description = path ? describe(path, clip) : NULL;
     char *text = description ? json_dumps(description, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
@@ -119,5 +114,5 @@ int lb_cli_frames(int argc, char **argv) {
     }
     free(text);
     lb_clip_free(clip);
-    return status == LB_STATUS_OK ? LB_EXIT_OK : fail(error.message, LB_EXIT_NOTHING);
+    return status == LB_STATUS_OK ? LB_EXIT_OK : lb_cli_fail(error.message, LB_EXIT_NOTHING);
 }

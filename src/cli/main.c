@@ -42,6 +42,11 @@ void lb_cli_log(bool verbose) {
         setenv("LOWBEAM_LOG", "info", 0); /* the engine child reads it */
 }
 
+int lb_cli_fail(const char *message, int status) {
+    fprintf(stderr, "lowbeam: %s\n", message);
+    return status;
+}
+
 static void print_help(FILE *to) {
     fputs("lowbeam answers multiple-choice questions about dashcam video, on your machine.\n"
           "\n"
