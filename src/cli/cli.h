@@ -2,6 +2,7 @@
 #ifndef LB_CLI_CLI_H
 #define LB_CLI_CLI_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* Exit statuses, the same for all verbs. */
@@ -21,7 +22,7 @@ int lb_cli_convert(int argc, char **argv);
 int lb_cli_detect(int argc, char **argv);
 
 /* Becomes true at SIGINT or SIGTERM; at the second one the process ends at once. */
-extern volatile bool lb_cli_cancelled;
+extern atomic_bool lb_cli_cancelled;
 void lb_cli_catch_signals(void);
 
 /* Says why on stderr, in one line, and returns status: how a verb ends early. */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-volatile bool lb_cli_cancelled;
+atomic_bool lb_cli_cancelled;
 
 static void on_signal(int number) {
     (void)number;

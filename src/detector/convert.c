@@ -151,7 +151,7 @@ static lb_status read_vocabulary(const char *path, int vocab_size, lb_wordpiece 
     return status == LB_STATUS_OK ? check_vocabulary(path, *vocabulary, vocab_size, error) : status;
 }
 
-lb_status lb_convert(const char *folder, const char *out_path, lb_convert_type type, const volatile bool *cancel,
+lb_status lb_convert(const char *folder, const char *out_path, lb_convert_type type, const atomic_bool *cancel,
                      lb_convert_result *result, lb_error *error) {
     *result = (lb_convert_result){0};
     char weights_path[PATH_MAX], vocab_path[PATH_MAX];

@@ -12,6 +12,7 @@
 
 #include "lowbeam/status.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -31,7 +32,7 @@ typedef struct lb_convert_result {
 /* cancel: when it becomes true the work stops, INTERRUPTED; NULL: never. Errors: NOT_FOUND, IO, FORMAT (a malformed
  * file; missing, surplus or wrong tensors by name), UNSUPPORTED (settings, dtypes), NOT_FINITE (a weight),
  * OUT_OF_MEMORY. Memory: a few MB; the checkpoint is mapped. */
-lb_status lb_convert(const char *folder, const char *out_path, lb_convert_type type, const volatile bool *cancel,
+lb_status lb_convert(const char *folder, const char *out_path, lb_convert_type type, const atomic_bool *cancel,
                      lb_convert_result *result, lb_error *error);
 
 #endif

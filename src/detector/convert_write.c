@@ -202,7 +202,7 @@ static lb_status write_tensor(FILE *file, const char *path, const lb_gdino_tenso
 
 static lb_status write_all(FILE *file, const char *path, const struct gguf_context *g, const lb_gdino_tensors *list,
                            const lb_safetensors_tensor *const *source, const enum ggml_type *types,
-                           const volatile bool *cancel, size_t *n_bytes, lb_error *error) {
+                           const atomic_bool *cancel, size_t *n_bytes, lb_error *error) {
     size_t meta_bytes = gguf_get_meta_size(g);
     void *meta = malloc(meta_bytes), *packed = malloc((size_t)CHUNK * sizeof(float));
     float *values = malloc((size_t)CHUNK * sizeof *values);
@@ -242,7 +242,7 @@ static lb_status publish(FILE *file, const char *temporary, const char *path, lb
 
 lb_status lb_convert_write(const char *out_path, lb_convert_type type, const lb_gdino_config *config,
                            const lb_wordpiece *vocabulary, const lb_gdino_tensors *list,
-                           const lb_safetensors_tensor *const *source, const volatile bool *cancel, size_t *n_bytes,
+                           const lb_safetensors_tensor *const *source, const atomic_bool *cancel, size_t *n_bytes,
                            lb_error *error) {
     char temporary[PATH_MAX];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.XXXXXX", out_path) >= sizeof temporary)

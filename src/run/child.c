@@ -108,7 +108,7 @@ static size_t size_of(const json_t *m, const char *key) {
 }
 
 /* One message; its "abort" and the memory figures are taken note of here. */
-static lb_status next_message(lb_child *child, const volatile bool *cancel, bool *stopping, json_t **message,
+static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *stopping, json_t **message,
                               lb_error *error) {
     for (;;) {
         if (cancel && *cancel && stopping && !*stopping) {
@@ -151,7 +151,7 @@ static json_t *open_message(const lb_engine_params *p) {
                      p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
 }
 
-lb_status lb_child_start(const lb_child_params *params, const volatile bool *cancel, lb_child **out, lb_error *error) {
+lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **out, lb_error *error) {
     *out = NULL;
     lb_child *child = calloc(1, sizeof *child);
     if (!child)
@@ -248,7 +248,7 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
 
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
-                          void *user, const volatile bool *cancel, lb_error *error) {
+                          void *user, const atomic_bool *cancel, lb_error *error) {
     if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, questions, n), clip->tiles_fd, error) !=
         LB_STATUS_OK)
         return bury(child, error);

@@ -13,6 +13,7 @@
 #include "run/clip.h"
 #include "run/engine.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -39,14 +40,14 @@ typedef struct lb_child_state {
 
 /* Starts a child and waits until it has loaded the models. Errors: what the child reported, or CHILD_DIED with the
  * cause; INTERRUPTED when *cancel became true. */
-lb_status lb_child_start(const lb_child_params *params, const volatile bool *cancel, lb_child **child, lb_error *error);
+lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **child, lb_error *error);
 const lb_child_state *lb_child_get_state(const lb_child *child);
 
 /* Answers a video's questions, as lb_engine_answer does. Returns OK when the child went through all of them (each with
  * its own status) or was stopped; CHILD_DIED with the cause when it died on the way: replies until then count. */
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
-                          void *user, const volatile bool *cancel, lb_error *error);
+                          void *user, const atomic_bool *cancel, lb_error *error);
 
 /* Ends it, waits for it, frees. NULL is allowed. */
 void lb_child_stop(lb_child *child);

@@ -25,7 +25,7 @@ struct lb_prefetch {
     size_t n_slots;
     size_t next;  /* first clip that no thread has begun */
     size_t taken; /* clips taken so far */
-    volatile bool cancel;
+    atomic_bool cancel;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     pthread_t thread[THREADS_MAX];

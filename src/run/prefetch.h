@@ -14,15 +14,17 @@
 
 #include "run/clip.h"
 
+#include <stdatomic.h>
+
 typedef struct lb_prefetch lb_prefetch;
 
 typedef struct lb_prefetch_params {
     lb_clip_params clip;
     const char *base; /* folder of the videos */
     bool allow_outside;
-    int n_threads;               /* clips decoded at once; default 2 */
-    const volatile bool *cancel; /* true: lb_prefetch_take gives up with INTERRUPTED; NULL: never */
-    int n_ahead;                 /* clips ready or in work beyond the one being answered; default 3 */
+    int n_threads;             /* clips decoded at once; default 2 */
+    const atomic_bool *cancel; /* true: lb_prefetch_take gives up with INTERRUPTED; NULL: never */
+    int n_ahead;               /* clips ready or in work beyond the one being answered; default 3 */
 } lb_prefetch_params;
 
 /* video_paths: [n], as the questions file has them, borrowed until lb_prefetch_stop. params is copied. */

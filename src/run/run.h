@@ -16,6 +16,7 @@
 #include "run/child.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 
 typedef struct lb_run_params {
     const char *questions_path;
@@ -29,7 +30,7 @@ typedef struct lb_run_params {
     lb_clip_params clip;     /* tile_size is taken from the model */
     int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
     lb_child_params child;
-    const volatile bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
+    const atomic_bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
 } lb_run_params;
 
 lb_run_params lb_run_default_params(void);

@@ -17,18 +17,19 @@
 #include "image/image.h"
 #include "lowbeam/status.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 typedef struct lb_frames_params {
-    int n_frames;                /* how many, uniformly spread; default 8, at most 1024 */
-    bool bounded;                /* take them from [from_s, to_s] only; default false */
-    double from_s, to_s;         /* seconds; from_s may be -inf and to_s +inf when only one bound is given */
-    double timeout_s;            /* wall time that the decoder may take without any progress; default 20 */
-    size_t max_bytes;            /* of decoded frames together; default 4 GiB */
-    double image_fps;            /* rate that a folder of pictures is taken to have; default 1 */
-    const char *decoder_path;    /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
-                                    else in PATH */
-    const volatile bool *cancel; /* when it becomes true the decoder is killed, LB_STATUS_INTERRUPTED; NULL: never */
+    int n_frames;              /* how many, uniformly spread; default 8, at most 1024 */
+    bool bounded;              /* take them from [from_s, to_s] only; default false */
+    double from_s, to_s;       /* seconds; from_s may be -inf and to_s +inf when only one bound is given */
+    double timeout_s;          /* wall time that the decoder may take without any progress; default 20 */
+    size_t max_bytes;          /* of decoded frames together; default 4 GiB */
+    double image_fps;          /* rate that a folder of pictures is taken to have; default 1 */
+    const char *decoder_path;  /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
+                                  else in PATH */
+    const atomic_bool *cancel; /* when it becomes true the decoder is killed, LB_STATUS_INTERRUPTED; NULL: never */
 } lb_frames_params;
 
 lb_frames_params lb_frames_default_params(void);

@@ -315,7 +315,7 @@ static void test_settings(void **state) {
     write_vocabulary(1011);
     refuse(LB_STATUS_FORMAT, "'.' is token 1011, Grounding DINO takes 1012");
     write_vocabulary(1012);
-    bool cancel = true;
+    atomic_bool cancel = true;
     lb_convert_result result;
     lb_error error = {0};
     assert_int_equal(lb_convert(folder, in_folder("out.gguf"), LB_CONVERT_F16, &cancel, &result, &error),

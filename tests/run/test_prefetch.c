@@ -132,7 +132,7 @@ static void test_stop_does_not_wait_for_a_decoder_that_hangs(void **state) {
     assert_true(lb_now_s() - began < 10); /* not 600; a busy machine may take its time */
 }
 
-static volatile bool cancelled;
+static atomic_bool cancelled;
 
 static void cancel(int number) {
     (void)number;

@@ -275,13 +275,13 @@ static void hanging_decoder_is_stopped(void **state) {
 
 static void *set_soon(void *flag) {
     usleep(150000);
-    *(volatile bool *)flag = true;
+    *(atomic_bool *)flag = true;
     return NULL;
 }
 
 static void cancel_stops_the_decoder(void **state) {
     (void)state;
-    volatile bool cancel = false;
+    atomic_bool cancel = false;
     lb_frames_params params = with_script("sleep 60");
     params.cancel = &cancel;
     pthread_t thread;
