@@ -14,7 +14,7 @@
 
 /* user_version tells a later lowbeam which tables it finds; application_id ("lbjn") that it is a journal at all. */
 static const char SCHEMA[] = "PRAGMA application_id = 0x6c626a6e;"
-                             "PRAGMA user_version = 1;"
+                             "PRAGMA user_version = 2;"
                              "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
                              "CREATE TABLE answer ("
                              "  question INTEGER PRIMARY KEY,"
@@ -32,12 +32,13 @@ static const char SCHEMA[] = "PRAGMA application_id = 0x6c626a6e;"
                              "  n_prompt_tokens INTEGER NOT NULL,"
                              "  n_new_tokens INTEGER NOT NULL,"
                              "  decode_s REAL NOT NULL,"
+                             "  detect_s REAL NOT NULL,"
                              "  encode_s REAL NOT NULL,"
                              "  prompt_s REAL NOT NULL,"
                              "  generate_s REAL NOT NULL,"
                              "  device_bytes INTEGER);";
 
-static const char APPEND[] = "INSERT OR REPLACE INTO answer VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+static const char APPEND[] = "INSERT OR REPLACE INTO answer VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 enum { MAX_CHOICES = 8, BUSY_MS = 10000 };
 
@@ -275,6 +276,7 @@ lb_status lb_journal_append(lb_journal *journal, const lb_journal_record *r, lb_
     sqlite3_bind_int(s, ++column, r->n_prompt_tokens);
     sqlite3_bind_int(s, ++column, r->n_new_tokens);
     sqlite3_bind_double(s, ++column, r->decode_s);
+    sqlite3_bind_double(s, ++column, r->detect_s);
     sqlite3_bind_double(s, ++column, r->encode_s);
     sqlite3_bind_double(s, ++column, r->prompt_s);
     sqlite3_bind_double(s, ++column, r->generate_s);

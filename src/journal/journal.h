@@ -40,7 +40,7 @@ typedef struct lb_journal_record {
     const float *letter_logits;        /* [n_choices] at the first answer token; NULL when not evaluated */
     const float *letter_probabilities; /* [n_choices], --answer letter only; else NULL */
     int n_prompt_tokens, n_new_tokens;
-    double decode_s, encode_s, prompt_s, generate_s; /* this question's share of its video's stages */
+    double decode_s, detect_s, encode_s, prompt_s, generate_s; /* this question's share of its video's stages */
     int64_t device_bytes; /* held by the process on the device when it was answered; -1 unknown */
     int truth;            /* -1 unknown */
 } lb_journal_record;

@@ -345,7 +345,11 @@ static lb_status encode(session *s, lb_error *error) {
         return LB_STATUS_OK;
     }
     lb_embeddings_free(kept); /* before the next is made: its memory serves again */
-    lb_status status = lb_vlm_encode(s->engine->vlm, s->clip->tiles, n_tiles, &s->pictures, error);
+    const size_t side = (size_t)lb_vlm_get_info(engine->vlm)->image_size;
+    const uint8_t *tile[n_tiles];
+    for (int i = 0; i < n_tiles; i++)
+        tile[i] = s->clip->tiles + (size_t)i * side * side * 3;
+    lb_status status = lb_vlm_encode(engine->vlm, &(lb_tile_list){.tile = tile, .n = n_tiles}, &s->pictures, error);
     s->encode_s = lb_now_s() - start;
     if (status == LB_STATUS_OK && s->clip->dump_dir) {
         status = lb_folder_make(s->clip->dump_dir, error);

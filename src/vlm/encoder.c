@@ -119,15 +119,27 @@ static size_t tile_bytes(const lb_encoder *encoder) {
     return side * side * 3;
 }
 
-/* 8-bit pixels as q8_0 blocks of scale 1 (f16 0x3C00): value = pixel - 128. The last block is filled with zeros. */
-static void pack_pixels(const uint8_t *pixels, size_t n, uint8_t *blocks) {
-    for (size_t i = 0; i < n; i += 32, blocks += 34) {
-        blocks[0] = 0x00;
-        blocks[1] = 0x3C;
-        size_t m = n - i < 32 ? n - i : 32;
-        for (size_t k = 0; k < m; k++)
-            blocks[2 + k] = pixels[i + k] ^ 0x80;
-        memset(blocks + 2 + m, 0, 32 - m);
+/* 8-bit pixels as q8_0 blocks of scale 1 (f16 0x3C00): value = pixel - 128. A tile may end inside a block, where the
+ * next one goes on; the last block is filled with zeros. */
+static void pack_tiles(const uint8_t *const *tile, int n_tiles, size_t bytes, uint8_t *blocks) {
+    size_t used = 0; /* of the block's 32 pixels */
+    for (int t = 0; t < n_tiles; t++) {
+        const uint8_t *pixels = tile[t];
+        for (size_t left = bytes; left > 0;) {
+            size_t m = left < 32 - used ? left : 32 - used;
+            for (size_t k = 0; k < m; k++)
+                blocks[2 + used + k] = pixels[k] ^ 0x80;
+            pixels += m;
+            left -= m;
+            used += m;
+            if (used == 32 || (left == 0 && t + 1 == n_tiles)) {
+                blocks[0] = 0x00;
+                blocks[1] = 0x3C;
+                memset(blocks + 2 + used, 0, 32 - used);
+                blocks += 34;
+                used = 0;
+            }
+        }
     }
 }
 
@@ -160,12 +172,14 @@ static lb_status queue(lb_encoder *encoder, const lb_pinned *stage, int n, float
 }
 
 static lb_status warm_up(lb_encoder *encoder, lb_error *error) {
-    const size_t n = (size_t)encoder->tile_batch * tile_bytes(encoder);
-    uint8_t *grey = calloc(1, n);
-    if (!grey)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d tiles", encoder->tile_batch);
-    pack_pixels(grey, n, encoder->stage[0].data);
-    free(grey);
+    uint8_t *black = calloc(1, tile_bytes(encoder));
+    if (!black)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for a tile");
+    const uint8_t *tile[encoder->tile_batch];
+    for (int i = 0; i < encoder->tile_batch; i++)
+        tile[i] = black;
+    pack_tiles(tile, encoder->tile_batch, tile_bytes(encoder), encoder->stage[0].data);
+    free(black);
     lb_status status = queue(encoder, &encoder->stage[0], encoder->tile_batch, NULL, error);
     ggml_backend_synchronize(encoder->backend);
     return status;
@@ -236,16 +250,27 @@ void lb_encoder_free(lb_encoder *encoder) {
     free(encoder);
 }
 
+static lb_status wait_for(const lb_tile_list *tiles, int first, int n, lb_error *error) {
+    lb_status status = LB_STATUS_OK;
+    for (int i = first; i < first + n && tiles->wait && status == LB_STATUS_OK; i++)
+        status = tiles->wait(i, tiles->user, error);
+    return status;
+}
+
 /* On one stream everything happens in the order in which it was queued. While the device works on a batch, this thread
  * packs the next one's pixels and looks through the last one's embeddings. */
-lb_status lb_encoder_run(lb_encoder *encoder, const uint8_t *tiles, int n_tiles, float *out, lb_error *error) {
+lb_status lb_encoder_run(lb_encoder *encoder, const lb_tile_list *tiles, float *out, lb_error *error) {
+    const int n_tiles = tiles->n;
     const size_t per_tile = (size_t)encoder->model.hparams.n_tokens * (size_t)encoder->model.hparams.n_out;
     lb_status status = LB_STATUS_OK;
     int checked = 0, done = 0;
     for (int batch = 0; done < n_tiles && status == LB_STATUS_OK; batch++) {
         int n = n_tiles - done < encoder->tile_batch ? n_tiles - done : encoder->tile_batch;
         lb_pinned *stage = &encoder->stage[batch % N_STAGES];
-        pack_pixels(tiles + (size_t)done * tile_bytes(encoder), (size_t)n * tile_bytes(encoder), stage->data);
+        status = wait_for(tiles, done, n, error);
+        if (status != LB_STATUS_OK)
+            break;
+        pack_tiles(tiles->tile + done, n, tile_bytes(encoder), stage->data);
         ggml_backend_synchronize(encoder->backend); /* the last batch: its embeddings are there, its graph is free */
         status = queue(encoder, stage, n, out + (size_t)done * per_tile, error);
         if (status == LB_STATUS_OK)

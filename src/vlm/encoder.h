@@ -4,7 +4,7 @@
  *
  *     lb_encoder *encoder;
  *     lb_encoder_open("mmproj.gguf", &params, &encoder, &error);
- *     lb_encoder_run(encoder, tiles, n_tiles, rows, &error);      // rows: [n_tiles * n_tokens][n_out]
+ *     lb_encoder_run(encoder, &tiles, rows, &error);      // rows: [tiles.n * n_tokens][n_out]
  *     lb_encoder_free(encoder);
  *
  * Source: transformers 5, models/internvl/modeling_internvl.py (InternVLVisionModel, InternVLMultiModalProjector) and
@@ -15,6 +15,7 @@
 
 #include "lowbeam/status.h"
 #include "nn/device.h"
+#include "vlm/vlm.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,9 +52,9 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
 const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder);
 int lb_encoder_tile_batch(const lb_encoder *encoder); /* tiles in one graph, as memory allowed */
 
-/* tiles: [n_tiles][image_size][image_size][3]. out: [n_tiles][n_tokens][n_out] (n_out fastest), best in pinned memory
- * (lb_pinned_alloc). Errors: BACKEND, NOT_FINITE (names the tile). */
-lb_status lb_encoder_run(lb_encoder *encoder, const uint8_t *tiles, int n_tiles, float *out, lb_error *error);
+/* out: [tiles->n][n_tokens][n_out] (n_out fastest), best in pinned memory (lb_pinned_alloc). Errors: BACKEND,
+ * NOT_FINITE (names the tile), those of tiles->wait. */
+lb_status lb_encoder_run(lb_encoder *encoder, const lb_tile_list *tiles, float *out, lb_error *error);
 
 /* Host memory that the device copies from and to at full speed; plain memory where there is no such thing.
  * Entered into the ledger under component. */

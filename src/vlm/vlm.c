@@ -108,7 +108,8 @@ void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved) {
     *reserved = lb_device_reserved_bytes(&vlm->device);
 }
 
-lb_status lb_vlm_encode(lb_vlm *vlm, const uint8_t *tiles, int n_tiles, lb_embeddings **out, lb_error *error) {
+lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **out, lb_error *error) {
+    const int n_tiles = tiles->n;
     *out = NULL;
     lb_embeddings *embeddings = calloc(1, sizeof *embeddings);
     if (!embeddings)
@@ -127,7 +128,7 @@ lb_status lb_vlm_encode(lb_vlm *vlm, const uint8_t *tiles, int n_tiles, lb_embed
     }
     double start = lb_now_s();
     if (status == LB_STATUS_OK)
-        status = lb_encoder_run(vlm->encoder, tiles, n_tiles, embeddings->rows.data, error);
+        status = lb_encoder_run(vlm->encoder, tiles, embeddings->rows.data, error);
     if (status != LB_STATUS_OK) {
         lb_embeddings_free(embeddings);
         return status;

@@ -6,7 +6,7 @@
  *     lb_vlm *vlm;
  *     lb_vlm_open(&params, &vlm, &error);
  *     lb_embeddings *pictures;
- *     lb_vlm_encode(vlm, tiles, n_tiles, &pictures, &error);              // once a video
+ *     lb_vlm_encode(vlm, &tiles, &pictures, &error);              // once a video
  *     lb_vlm_reserve(vlm, n_prefix + n_questions * (n_suffix + n_new), &error);
  *     lb_vlm_prefix(vlm, tokens, n_prefix, pictures, &error);             // once a video
  *     lb_vlm_answer(vlm, asks, n_questions, pictures, replies, &error);   // all its questions in one batch
@@ -63,8 +63,17 @@ void lb_vlm_free(lb_vlm *vlm);
 /* Bytes on the device now: what the ledger holds, and what lb_device_reserved_bytes says. */
 void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved);
 
-/* tiles: [n_tiles][image_size][image_size][3]. The rows lie in pinned host memory. */
-lb_status lb_vlm_encode(lb_vlm *vlm, const uint8_t *tiles, int n_tiles, lb_embeddings **embeddings, lb_error *error);
+/* Tiles where they lie: a frame's own in one place, crops in another, and some of them still being cut. */
+typedef struct lb_tile_list {
+    const uint8_t *const *tile; /* [n] each [image_size][image_size][3] */
+    int n;
+    /* Called once a tile, in order, before it is read; returns when it can be. NULL: all can. */
+    lb_status (*wait)(int i, void *user, lb_error *error);
+    void *user;
+} lb_tile_list;
+
+/* The rows lie in pinned host memory. Errors: BACKEND, NOT_FINITE, OUT_OF_MEMORY, those of tiles->wait. */
+lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **embeddings, lb_error *error);
 int64_t lb_embeddings_n_rows(const lb_embeddings *embeddings);
 const float *lb_embeddings_rows(const lb_embeddings *embeddings); /* [n_rows][n_embd], good until it is freed */
 void lb_embeddings_free(lb_embeddings *embeddings); /* before lb_vlm_free; its memory serves the next video */

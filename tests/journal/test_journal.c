@@ -125,6 +125,7 @@ static void test_store(void **state) {
     record.n_prompt_tokens = 2100;
     record.n_new_tokens = 3;
     record.decode_s = 0.5;
+    record.detect_s = 0.25;
     record.generate_s = 0.125;
     record.device_bytes = (int64_t)17 << 30;
     record.truth = 1;
@@ -138,14 +139,15 @@ static void test_store(void **state) {
     lb_journal_close(journal);
     assert_int_equal(count_files(), 1); /* no log is left */
     assert_query("run.db", "PRAGMA journal_mode", "wal");
-    assert_query("run.db", "PRAGMA user_version", "1");
+    assert_query("run.db", "PRAGMA user_version", "2");
     assert_query("run.db", "SELECT group_concat(name || '=' || value) FROM run", "model=x.gguf,num_frames=8");
     assert_query("run.db", "SELECT letter_logits FROM answer", "[1.5,-0.100000001,null,2.9999999e-20]");
     assert_query("run.db", "SELECT json_extract(letter_probabilities, '$[2]') FROM answer", "0.5");
-    assert_query("run.db",
-                 "SELECT n_prompt_tokens || '/' || n_new_tokens || '/' || decode_s || '/' || generate_s || "
-                 "'/' || device_bytes || '/' || n_choices FROM answer",
-                 "2100/3/0.5/0.125/18253611008/4");
+    assert_query(
+        "run.db",
+        "SELECT n_prompt_tokens || '/' || n_new_tokens || '/' || decode_s || '/' || detect_s || '/' || generate_s || "
+        "'/' || device_bytes || '/' || n_choices FROM answer",
+        "2100/3/0.5/0.25/0.125/18253611008/4");
     assert_query("run.db", "SELECT error || fallback FROM answer WHERE question = 8", "clip \ufffd.mp4: broken1");
     assert_query("run.db", "SELECT truth FROM answer WHERE question = 8", "NULL");
     assert_query("run.db", "SELECT device_bytes FROM answer WHERE question = 8", "NULL");
