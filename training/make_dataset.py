@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes drawn clips with questions as files: what lowbeam answers, and the truth to compare with.
 
-    make_dataset.py OUT --seeds A:B [--videos] [--frames] [--questions N] [--n-frames 8] [--size 448x252] [--crf 23]
+    make_dataset.py OUT --seeds A:B [--videos] [--frames] [--questions N] [--n-frames 8] [--size 800x450] [--crf 23]
+                    [--near]
 
 OUT/questions.json   the contest's form: {"__count__": N, "data": [{id, question, choices, video_path, answer (the right
                      choice's text), support_frames (seconds), kind}]}; N questions spread over the clips, the kinds as
@@ -24,21 +25,21 @@ from collections import Counter
 import cv2
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from scene import all_frames, draw_clip  # noqa: E402
+from scene import HEIGHT, WIDTH, all_frames, draw_clip  # noqa: E402
 
 LABELS = ("traffic sign", "traffic light", "traffic signal", "lane arrow", "road marking", "lane marking", "vehicle",
           "car", "truck", "motorcycle", "bicycle", "pedestrian", "stop sign", "speed limit sign")
 RATE = "25/2"
 
 
-def write_video(path, seed, width, height, crf):
+def write_video(path, seed, width, height, crf, far):
     """All frames of the clip as a video file; the frames that draw_clip gives are among them."""
     if shutil.which("ffmpeg"):
         command = ["ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s",
                    f"{width}x{height}", "-r", RATE, "-i", "-", "-an", "-c:v", "libx264", "-preset", "medium", "-crf",
                    str(crf), "-pix_fmt", "yuv420p", "-threads", "1", "-movflags", "+faststart", path]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as program:
-            for _, image, _ in all_frames(seed, width, height):
+            for _, image, _ in all_frames(seed, width, height, far):
                 program.stdin.write(image.tobytes())
             program.stdin.close()
             if program.wait():
@@ -47,7 +48,7 @@ def write_video(path, seed, width, height, crf):
     out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 12.5, (width, height))
     if not out.isOpened():
         raise SystemExit(f"{path}: neither the ffmpeg program nor OpenCV can write videos here; install ffmpeg")
-    for _, image, _ in all_frames(seed, width, height):
+    for _, image, _ in all_frames(seed, width, height, far):
         out.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     out.release()
 
@@ -73,7 +74,8 @@ def parse(argv):
     p.add_argument("--frames", action="store_true")
     p.add_argument("--questions", type=int, help="how many in all (default: all)")
     p.add_argument("--n-frames", type=int, default=8)
-    p.add_argument("--size", default="448x252")
+    p.add_argument("--size", default=f"{WIDTH}x{HEIGHT}")
+    p.add_argument("--near", action="store_true", help="nothing that is asked about is small: clips that need no detector")
     p.add_argument("--crf", type=int, default=23, help="H.264 quality, lower is better (default 23)")
     args = p.parse_args(argv)
     try:
@@ -96,7 +98,7 @@ def main(argv=None):
     data, spare, facts, used, n_clips = [], [], {}, Counter(), args.last - args.first
     coco = {"images": [], "annotations": [], "categories": [{"id": i + 1, "name": n} for i, n in enumerate(LABELS)]}
     for n, seed in enumerate(range(args.first, args.last)):
-        clip = draw_clip(seed, args.n_frames, args.width, args.height)
+        clip = draw_clip(seed, args.n_frames, args.width, args.height, not args.near)
         name = f"clip_{seed}"
         video = f"videos/{name}.mp4"
         questions = clip.questions
@@ -120,7 +122,7 @@ def main(argv=None):
                 if not cv2.imwrite(path, cv2.cvtColor(clip.frames[f], cv2.COLOR_RGB2BGR)):
                     raise SystemExit(f"{path}: could not be written")
         if args.videos:
-            write_video(os.path.join(args.out, video), seed, args.width, args.height, args.crf)
+            write_video(os.path.join(args.out, video), seed, args.width, args.height, args.crf, not args.near)
     while args.questions is not None and len(data) < args.questions and spare:
         # The last clips had too few: earlier ones give the rest.
         name, video, q = spare.pop(min(range(len(spare)), key=lambda i: used[spare[i][2].kind]))

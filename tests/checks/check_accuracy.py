@@ -47,8 +47,9 @@ def main():
         work = args.work or temporary
         # As many questions a clip as the page's set has.
         seeds = f"{FIRST_SEED}:{FIRST_SEED + max(1, args.questions * 2 // 5)}"
+        # --near and the size: what these models were trained on.
         subprocess.run([sys.executable, os.path.join(TOP, "training", "make_dataset.py"), work, "--seeds", seeds, "--videos",
-                        "--questions", str(args.questions)], check=True)
+                        "--near", "--size", "448x252", "--questions", str(args.questions)], check=True)
         path, out = os.path.join(work, "questions.json"), os.path.join(work, "answers.csv")
         for old in (out, out[:-4] + ".db"):
             if os.path.exists(old):

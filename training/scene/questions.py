@@ -74,8 +74,10 @@ def make(rng, kind, template, truth, chosen, names, support, fill=""):
     return Question(kind, text, choices, chosen.index(truth), support, names(truth))
 
 
-def ask(w, times, seen, seed):
-    """times: seconds of the 8 frames; seen: thing's index -> times at which it is well visible. -> list of Question."""
+def ask(w, times, seen, seed, counted):
+    """times: seconds of the frames; seen: thing's index -> times at which it is well visible; counted: how many of what is
+    to be counted the last frame shows, which with other than 8 frames may be another than was planned: then that question
+    is left out. -> list of Question."""
     rng = random.Random(seed ^ 0x5EED)
     out = []
     last = [round(times[-1], 2)]
@@ -122,7 +124,7 @@ def ask(w, times, seen, seed):
             if w.crosser != "none" or rng.random() < 0.7:
                 truth, chosen = W.choose_set(rng, CROSSERS, truth=w.crosser)
                 out.append(make(rng, "cross", "cross", truth, chosen, CROSSERS.get, crosser_times))
-    if "count" in w.asked:
+    if "count" in w.asked and counted == w.counted[1]:
         kind, number = w.counted
         out.append(make(rng, "count", "count", number, w.asked["count_set"], str, last, VEHICLES[kind]))
     if rng.random() < 0.5:

@@ -46,6 +46,8 @@ class Renderer:
     def __init__(self, world, seed, width, height):
         self.w, self.width, self.height = world, width, height
         self.focal = W.FOCAL * width
+        # Pixels of a picture 448 wide; small pictures stay as they were, since tests draw what they draw for speed.
+        self.unit = max(1.0, width / 448)
         self.rng = np.random.default_rng([seed & 0xFFFFFFFF, seed >> 32, 1])
         self.tint = np.array(LIGHTING[world.time])
         if world.weather != "clear" and world.time != "night":
@@ -64,7 +66,10 @@ class Renderer:
         self.sway = [(self.rng.uniform(0.4, 2.0), self.rng.uniform(0, 6.28), self.rng.uniform(0.5, 2.5)) for _ in "12"]
         self.blur = self.rng.uniform(0.4, 0.8) if self.rng.random() < 0.3 else 0.0
         self.noise = ("", "noise2", "noise4", "noise6")[int(self.rng.integers(0, 4))]
-        self.jpeg = int(self.rng.integers(35, 85)) if self.rng.random() < 0.35 else 0
+        if world.far:
+            self.jpeg = int(self.rng.integers(55, 92)) if self.rng.random() < 0.25 else 0
+        else:
+            self.jpeg = int(self.rng.integers(35, 85)) if self.rng.random() < 0.35 else 0
         self.hood = self.rng.uniform(0.90, 0.96) if self.rng.random() < 0.5 else 0.0
         self.seed = seed % 9973
         self.make_panorama()
@@ -78,9 +83,10 @@ class Renderer:
     def make_panorama(self):
         """Sky and far hills or houses, wide enough for the turn; a turn of 90 degrees is focal * pi/2 pixels."""
         r, w = self.rng, self.width
-        self.pano_left = 30 + (int(self.focal * 1.6) if self.w.turn == "left" else 0)
-        wide = w + 60 + (int(self.focal * 1.6) if self.w.turn != "straight" else 0)
-        top, rows = self.horizon, int(self.horizon) + 12
+        edge = int(30 * self.unit)
+        self.pano_left = edge + (int(self.focal * 1.6) if self.w.turn == "left" else 0)
+        wide = w + 2 * edge + (int(self.focal * 1.6) if self.w.turn != "straight" else 0)
+        top, rows, u = self.horizon, int(self.horizon) + int(12 * self.unit), self.unit
         k = np.linspace(0, 1, rows)[:, None] ** 1.3
         column = self.sky[0] * (1 - k) + self.sky[1] * k
         pano = np.empty((rows, wide, 3), np.uint8)
@@ -90,8 +96,8 @@ class Renderer:
                 c = (self.sky[1] * 0.5 + 125).clip(0, 255)
                 x, y = int(r.integers(0, wide)), int(r.uniform(0.05, 0.6) * top)
                 for _ in range(4):
-                    cv2.ellipse(pano, (x + int(r.integers(-25, 25)), y + int(r.integers(-4, 4))),
-                                (int(r.integers(10, 32)), int(r.integers(3, 8))), 0, 0, 360, c.tolist(), -1)
+                    cv2.ellipse(pano, (x + int(u * r.integers(-25, 25)), y + int(u * r.integers(-4, 4))),
+                                (int(u * r.integers(10, 32)), int(u * r.integers(3, 8))), 0, 0, 360, c.tolist(), -1)
         elif self.night and self.w.weather == "clear":
             for _ in range(40):
                 pano[int(r.uniform(0, 0.8) * top), int(r.integers(0, wide))] = 150
@@ -100,14 +106,14 @@ class Renderer:
         base = (base * 0.6 + self.fog * 0.4).tolist()
         if style != 1:
             x = np.arange(0, wide + 16, 16)
-            y = top - 8 - sum(a * np.sin(x / b + c) for a, b, c in
-                              zip(r.uniform(3, 9, 3), r.uniform(30, 140, 3), r.uniform(0, 6, 3)))
+            y = top - 8 * u - sum(u * a * np.sin(x / (u * b) + c) for a, b, c in
+                                  zip(r.uniform(3, 9, 3), r.uniform(30, 140, 3), r.uniform(0, 6, 3)))
             points = np.concatenate([np.stack([x, y], 1), [[wide, rows], [0, rows]]])
             cv2.fillPoly(pano, [points.astype(np.int32)], base)
         else:
             x = 0
             while x < wide:
-                n, h = int(r.integers(14, 46)), int(r.uniform(6, 40))
+                n, h = int(u * r.integers(14, 46)), int(u * r.uniform(6, 40))
                 shade = r.uniform(0.8, 1.15)
                 cv2.rectangle(pano, (x, int(top) - h), (x + n, rows), [min(255.0, c * shade) for c in base], -1)
                 if self.night:
@@ -261,8 +267,8 @@ class Renderer:
         if k == "sign":
             bright = np.minimum(np.maximum(t, 0.72), 1.0)
             return {0: (sprites.sign(thing.attr) * np.array([*bright, 1.0])).astype(np.uint8)}
-        if k == "light":
-            return {s: sprites.light(s, t) for s in set(self.w.program)}
+        if k in ("light", "panel"):
+            return {s: sprites.light(s, t, bars=k == "panel") for s in set(thing.look.get("program", self.w.program))}
         if k == "car":
             return {0: sprites.car(paint, t, front, self.night)}
         if k == "truck":
@@ -282,8 +288,8 @@ class Renderer:
     def camera(self, t):
         x, z, yaw = self.w.pose(t)
         moving = 0.35 + min(1.0, self.w.speed / 8)
-        pitch = moving * sum(a * math.sin(f * t * 6.28 + p) for f, p, a in self.shake)
-        sway = sum(a * math.sin(f * t * 6.28 + p) for f, p, a in self.sway)
+        pitch = self.unit * moving * sum(a * math.sin(f * t * 6.28 + p) for f, p, a in self.shake)
+        sway = self.unit * sum(a * math.sin(f * t * 6.28 + p) for f, p, a in self.sway)
         return x, z, yaw, self.width / 2 + sway, self.horizon + pitch * 0.6
 
     def project(self, points, cam):
@@ -344,20 +350,20 @@ class Renderer:
         """Scales the sprite to the box and lays it over the image; fog in [0, 1] hides that part of it."""
         ix0, iy0, ix1, iy1 = round(x0), round(y0), round(x1), round(y1)
         w, h = ix1 - ix0, iy1 - iy0
-        if w < 1 or h < 1 or ix1 <= 0 or iy1 <= 0 or ix0 >= self.width or iy0 >= self.height or w > 900 or h > 900:
+        if w < 1 or h < 1 or ix1 <= 0 or iy1 <= 0 or ix0 >= self.width or iy0 >= self.height or \
+                max(w, h) > 900 * self.unit:
             return
         method = cv2.INTER_AREA if w < 0.7 * sprite.shape[1] else cv2.INTER_LINEAR
         small = cv2.resize(sprite, (w, h), interpolation=method)
         cx0, cy0 = max(0, -ix0), max(0, -iy0)
         small = small[cy0:h - max(0, iy1 - self.height), cx0:w - max(0, ix1 - self.width)]
         region = image[iy0 + cy0:iy0 + cy0 + small.shape[0], ix0 + cx0:ix0 + cx0 + small.shape[1]]
-        alpha = small[..., 3:].astype(np.uint16)
-        colour = small[..., :3]
+        alpha = cv2.merge([small[..., 3]] * 3)
+        colour = np.ascontiguousarray(small[..., :3])
         if fog > 0.02:
-            k = int(256 * (1 - fog))
-            colour = (colour * np.uint16(k) + alpha * (self.fog * (256 - k) / 255).astype(np.uint16)) >> 8
-        # At most 254 + 255/256 * colour where alpha is 255, so nothing wraps round.
-        region[:] = np.minimum((region * (256 - alpha) >> 8) + colour, 255)
+            colour = cv2.add(cv2.convertScaleAbs(colour, None, 1 - fog),
+                             cv2.multiply(alpha, (*(self.fog * fog / 255).tolist(), 0.0)))
+        region[:] = cv2.add(cv2.multiply(region, 255 - alpha, None, 1 / 255), colour)
 
     def frame(self, t, number):
         """-> (image [height, width, 3] RGB, boxes as dicts)"""
@@ -393,9 +399,9 @@ class Renderer:
         glow = 0.6 + 0.6 * np.exp(-((dist - 7) / 12) ** 2) if self.night else np.ones_like(dist)
         shape = (self.height, self.width, 3)
         self.ground_gain = np.empty(shape, np.uint8)
-        self.ground_gain[:] = (k * glow * 200)[:, None, None]
+        self.ground_gain[:] = (k * glow * 200).astype(np.uint8)[:, None, None]
         self.ground_add = np.empty(shape, np.uint8)
-        self.ground_add[:] = (1 - k)[:, None, None] * self.fog
+        self.ground_add[:] = ((1 - k)[:, None] * self.fog).astype(np.uint8)[:, None]
 
     def lay_fog(self, ground):
         n = len(ground)
@@ -410,6 +416,8 @@ class Renderer:
             x, z = thing.at(t)
             if thing.kind == "light":
                 sprite = look[self.w.light_state(t)]
+            elif thing.kind == "panel":
+                sprite = look[thing.look["program"][sum(t >= c for c in thing.look["times"])]]
             elif len(look) > 1:
                 pace = abs(thing.vx) + abs(thing.vz)
                 sprite = look[int(t * (2.0 + 2.2 * pace if pace > 0.1 else 0)) % 4]
@@ -430,8 +438,9 @@ class Renderer:
             thing = self.w.things[i] if i is not None else None
             fog = 1 - math.exp(-d / self.fog_range)
             if thing is not None and "pole" in thing.look:
-                self.pole(image, u, v, high * s, u + (thing.look["pole"] - drawn[n][0]) * s, cam[4] + s * W.EYE, s, fog)
-            if thing is not None and thing.kind in ("sign", "light"):
+                self.pole(image, u, v, high * s, u + (thing.look["pole"] - drawn[n][0]) * s, cam[4] + s * W.EYE,
+                          s, fog, thing.look.get("small"))
+            if thing is not None and thing.kind in ("sign", "light", "panel"):
                 fog *= 0.45  # they shine back
             if thing is not None and thing.kind in SHADOWED and not self.night:
                 shade = np.clip(40 * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist()
@@ -442,9 +451,9 @@ class Renderer:
                 found.append(self.entry(thing, i, x0, y0, x1, y1, d))
         return self.keep_visible(found)
 
-    def pole(self, image, u, v, high, foot_u, foot_v, s, fog):
+    def pole(self, image, u, v, high, foot_u, foot_v, s, fog, thin=False):
         """The post under a sign or light whose lower edge is (u, v); with an arm where the post stands aside."""
-        half = max(1, round(0.05 * s))
+        half = round(0.015 * s) if thin else max(1, round(0.05 * s))
         c = np.clip(np.array([120, 120, 120]) * self.tint * (1 - fog) + self.fog * fog, 0, 255).tolist()
         top = v - 1
         if abs(foot_u - u) > 1:
@@ -460,7 +469,8 @@ class Renderer:
                 label = "speed limit sign"
         elif thing.kind == "light":
             attr = self.state
-        return {"label": label, "kind": thing.kind, "attr": attr, "thing": i, "full": (x0, y0, x1, y1), "depth": depth}
+        return {"label": label, "kind": thing.kind, "attr": attr, "thing": i, "full": (x0, y0, x1, y1), "depth": depth,
+                "small": bool(thing.look.get("small"))}
 
     def keep_visible(self, found):
         """Clips boxes to the picture and measures how much of each is seen; those almost hidden are left out."""
@@ -469,7 +479,7 @@ class Renderer:
         for n, e in enumerate(found):
             x0, y0, x1, y1 = e["full"]
             cx0, cy0, cx1, cy1 = max(0.0, x0), max(0.0, y0), min(float(self.width), x1), min(bottom, y1)
-            if cx1 - cx0 < 4 or cy1 - cy0 < 4:
+            if min(cx1 - cx0, cy1 - cy0) < (3 if e["small"] else 4):
                 continue
             part = (cx1 - cx0) * (cy1 - cy0) / ((x1 - x0) * (y1 - y0))
             hidden = 0.0
@@ -506,7 +516,7 @@ class Renderer:
                 if w > 0 and h > 0 and other["kind"] not in ("arrow", "zebra"):
                     part *= 1 - w * h / ((c[2] - c[0]) * (c[3] - c[1]))
             if part > 0.4:
-                found.append({"label": label, "kind": kind, "attr": attr, "own": own, "thing": -1, "box": c,
+                found.append({"label": label, "kind": kind, "attr": attr, "own": own, "thing": -1, "box": c, "small": False,
                               "full": (x0, y0, x1, y1), "visible": part, "depth": float(d.min())})
 
     def finish(self, image, number):

@@ -310,8 +310,9 @@ def pedestrian(shirt, trousers, tint, facing, phase, hair=(30, 25, 20)):
     return p.image if facing >= 0 else np.ascontiguousarray(p.image[:, ::-1])
 
 
-def light(state, tint):
-    """Three lamps above one another; state is 'red', 'yellow' or 'green'."""
+def light(state, tint, bars=False):
+    """Three lamps above one another; state is 'red', 'yellow' or 'green'. bars: two upright bars for each lamp, which from
+    afar look like it."""
     p = Pad(168, 68, tint)
     w = 68 / 168
     p.rect((30, 32, 30), 0, 0, w, 1)
@@ -319,6 +320,10 @@ def light(state, tint):
     for i, (name, on, off) in enumerate((("red", (255, 40, 30), (70, 20, 20)), ("yellow", (255, 210, 30), (70, 60, 15)),
                                          ("green", (40, 255, 110), (12, 60, 30)))):
         lit = name == state
+        if bars:
+            for x in (0.055, w - 0.055 - 0.09):
+                p.rect(on if lit else off, x, 0.05 + 0.32 * i, x + 0.09, 0.31 + 0.32 * i, glow=lit)
+            continue
         p.disc(on if lit else off, w / 2, 0.18 + 0.32 * i, 0.145, glow=lit)
         if lit:
             p.disc(tuple(min(255, c + 90) for c in on), w / 2, 0.18 + 0.32 * i, 0.07, glow=True)

@@ -3,6 +3,10 @@
 World coordinates in metres: x to the right, z along the road, y up; the road's middle is x = 0 and traffic keeps to
 the right, as in Vietnam. Every answer is drawn before the world is, uniformly among the choices shown, and the world is
 then made to agree with it; so the text of a question says nothing about its answer.
+
+far: part of the signs and lights are so small that a tile of the whole frame does not show what they say, though the
+frame does: what the detector's crops are for. Beside small lights stand panels that look alike from afar, with bars in
+place of lamps. Without far the clips are those that the first default models were trained on (fewer sizes, more traffic).
 """
 import math
 import random
@@ -24,6 +28,8 @@ CROSSERS = ("pedestrian", "bicycle", "motorcycle", "none")
 TURNS = ("straight", "left", "right")
 TIMES = ("day", "dusk", "night")
 WEATHERS = ("clear", "rain", "fog")
+SMALL_SIGNS, SMALL_LIGHTS = 0.45, 0.5  # shares
+SMALL_SIGN_PX = (9.0, 12.0)  # of a picture 448 wide: 5 pixels of a tile
 SIZES = {"car": (1.8, 1.5), "truck": (2.5, 3.2), "motorcycle": (1.05, 1.9), "pedestrian": (0.97, 1.7),
          "bicycle": (1.9, 1.72), "motorcycle_side": (1.95, 1.76)}
 
@@ -31,7 +37,7 @@ SIZES = {"car": (1.8, 1.5), "truck": (2.5, 3.2), "motorcycle": (1.05, 1.9), "ped
 @dataclass
 class Thing:
     """An upright object that faces the camera: x, z at time t are x + vx*t, z + vz*t."""
-    kind: str  # sign, light, car, truck, motorcycle, bicycle, pedestrian
+    kind: str  # sign, light, panel (see add_panels), car, truck, motorcycle, bicycle, pedestrian
     attr: str  # sign class, "front"/"rear", crosser's direction, ...
     x: float
     z: float
@@ -74,6 +80,7 @@ class World:
     things: list = field(default_factory=list)
     asked: dict = field(default_factory=dict)  # kind -> what the question was decided to be
     counted: tuple = ("car", 0)
+    far: random.Random = None  # decides about what is small, by itself, so that the rest of the plan stays; None: nothing
 
     @property
     def x0(self):
@@ -102,6 +109,9 @@ class World:
         i = sum(t >= c for c in self.change_times)
         return self.program[i]
 
+    def small(self, share):
+        return self.far is not None and self.far.random() < share
+
 
 def frame_indices(count, n):
     """lowbeam's (and the contest's) uniform choice of n frames; Python's round is half to even, as there."""
@@ -122,9 +132,10 @@ def choose_set(rng, classes, truth=None):
     return truth, chosen
 
 
-def plan(seed):
+def plan(seed, far=True):
     """The facts of the clip; draws everything that a question asks about, uniformly."""
     rng = random.Random(seed)
+    more = random.Random(seed ^ 0xFA12) if far else None
     frames = rng.randint(46, 62)
     duration = frames / FPS
     has_light = rng.random() < 0.42
@@ -137,9 +148,12 @@ def plan(seed):
     speed = rng.uniform(1.2, 3.2) if slow else rng.uniform(4.5, 8.5)
     if turn != "straight":
         speed = rng.uniform(4.2, 5.5)
+    small_light = far and has_light and more.random() < SMALL_LIGHTS
+    if small_light:
+        speed = more.uniform(0.7, 1.5)  # it must be small but readable from the first frame to the last
     w = World(rng=rng, duration=duration, time=rng.choice(TIMES), weather=rng.choice(WEATHERS), lanes=lanes, lane=lane,
               turn=turn, speed=speed, stop=slow and rng.random() < 0.5 and turn == "straight",
-              half=LANE * lanes + 0.3)
+              half=LANE * lanes + 0.3, far=more)
     w.crosser, w.crosser_right = crosser, rng.random() < 0.5
     a = w.asked
     a["frames"] = frames
@@ -159,7 +173,7 @@ def plan(seed):
         w.turn_at = max(w.turn_at, speed * duration * 0.22)
         w.crossing_z = w.turn_at + w.turn_radius - target
         w.crossing_z = max(w.crossing_z, 3.0)
-    plan_light(w, has_light)
+    plan_light(w, has_light, small_light)
     plan_signs(w)
     if rng.random() < (0.62 if turn == "straight" else 0.35):
         plan_arrows(w)
@@ -180,7 +194,7 @@ def plan(seed):
     return w
 
 
-def plan_light(w, has_light):
+def plan_light(w, has_light, small=False):
     if not has_light:
         return
     rng, d = w.rng, w.duration
@@ -197,7 +211,33 @@ def plan_light(w, has_light):
     if (x - w.x0) / (w.crossing_z - end) > 0.40 or rng.random() < 0.3:
         x, y = w.x0 + rng.uniform(0.8, 2.4), rng.uniform(3.2, 3.5)
     h = rng.uniform(1.75, 2.0)
-    w.things.append(Thing("light", "", x, w.crossing_z, y, h * 68 / 168, h, look={"pole": pole}))
+    if small:
+        w.things.append(small_light(w, "light", {}))
+        add_panels(w)
+    else:
+        w.things.append(Thing("light", "", x, w.crossing_z, y, h * 68 / 168, h, look={"pole": pole}))
+
+
+def small_light(w, kind, look):
+    """Where it hangs and how large it is says nothing about its being a light or a panel."""
+    far = w.far
+    x, h = w.x0 + far.uniform(-4.5, 4.5), far.uniform(0.50, 0.62)
+    pole = x if far.random() < 0.5 else (1 if x > 0 else -1) * (w.half + far.uniform(0.5, 0.9))
+    return Thing(kind, "", x, w.crossing_z + far.uniform(-0.5, 0.5), far.uniform(2.4, 3.5), h * 68 / 168, h,
+                 look={"pole": pole, "small": True, **look})
+
+
+def add_panels(w):
+    """One or two panels that pass for the light where it is only a few pixels wide, with colours of their own."""
+    far, d = w.far, w.duration
+    for _ in range(far.choice((1, 1, 2))):
+        for attempt in range(20):
+            program = far.choice([p for p in LIGHT_PROGRAMS if p != w.program])
+            times = tuple(sorted(d * far.uniform(0.2, 0.75) for _ in program[1:]))
+            thing = small_light(w, "panel", {"program": program, "times": times})
+            if not clash(w, thing, w.asked["times"], 0.0):
+                w.things.append(thing)
+                break
 
 
 def plan_signs(w):
@@ -220,6 +260,8 @@ def plan_signs(w):
     span = max(1, len(usable) - 2)
     for i, name in enumerate(names):
         left = i == 1 and w.lanes <= 2 and rng.random() < 0.35
+        small = w.small(SMALL_SIGNS)
+        small_px = w.far.uniform(*SMALL_SIGN_PX) if small else 0.0  # where it is nearest
         for attempt in range(30):
             x = -(w.half + 0.8) if left else w.half + rng.uniform(0.6, 1.1)
             near = max(8.0, abs(x - w.x0) * FOCAL / 0.455)
@@ -234,7 +276,12 @@ def plan_signs(w):
             if w.crossing_z - 1.0 < z < w.crossing_z + 2 * w.crossing_half + 1:
                 z = w.crossing_z - rng.uniform(0.6, 1.2 + 0.1 * attempt)
             low = rng.uniform(1.9, 2.3) - (0.9 if attempt > 15 else 0.0)
-            thing = Thing("sign", name, x, z, low, size, size, look={"pole": x})
+            thing = Thing("sign", name, x, z, low, size, size, look={"pole": x, "small": small})
+            for _ in range(3 if small else 0):  # the smaller it is, the longer it stays in the picture
+                seen = [screen_box(w, thing, t) for t in times]
+                # 0.24: the picture's part above the horizon
+                widest = max((b[2] - b[0] for b in seen if b and b[2] > -0.5 and b[0] < 0.5 and b[3] > -0.24), default=0.1)
+                thing.w = thing.h = thing.w * small_px / 448 / widest
             if not clash(w, thing, times, 0.02):
                 break
         w.signs.append(name)
@@ -315,10 +362,11 @@ def add_traffic(w):
     times = w.asked["times"]
     kind, number = w.counted
     wanted = [kind] * number if "count" in w.asked else []
-    room = 5 - len(wanted)
+    # Few others where the detector is to help: its first five boxes are all that is shown of a frame.
+    room = (4 if w.far else 5) - len(wanted)
     for other in VEHICLES:
         if other != kind or "count" not in w.asked:
-            n = min(room, rng.choice((0, 0, 1, 1, 2)))
+            n = max(0, min(room, rng.choice((0, 0, 0, 1, 1) if w.far else (0, 0, 1, 1, 2))))
             room -= n
             wanted += [other] * n
     before = len(w.things)
@@ -396,7 +444,7 @@ def vehicle(w, name, attempt):
 def add_people(w):
     rng = w.rng
     times = w.asked["times"]
-    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+    for _ in range(rng.choice((0, 0, 1, 1, 2) if w.far else (0, 1, 1, 2, 3))):
         side = rng.choice((-1, 1))
         width, height = SIZES["pedestrian"]
         thing = Thing("pedestrian", "walking", side * (w.half + rng.uniform(1.4, 2.6)),

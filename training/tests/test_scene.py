@@ -149,13 +149,47 @@ class Truth(unittest.TestCase):
         self.assertEqual(set(drawn), set(SIGN_CLASSES))
 
     def test_speed_limit_is_readable(self):
-        """A speed sign that is asked about is at least 22 px of 448 wide in two frames."""
+        """A speed sign that is asked about is at least 22 px of 448 wide in two frames, or 8 where it is small."""
+        small = Counter()
         for seed in range(150):
             clip = draw_clip(seed)
             if any(q.kind == "speed" for q in clip.questions):
-                wide = [o["box"][2] - o["box"][0] for f in clip.objects for o in f
-                        if o["kind"] == "sign" and o["attr"].startswith("speed")]
-                self.assertGreaterEqual(sum(x >= 22 for x in wide), 2, (seed, wide))
+                signs = [o for f in clip.objects for o in f if o["kind"] == "sign" and o["attr"].startswith("speed")]
+                wide = [(o["box"][2] - o["box"][0]) * 448 / 800 for o in signs]
+                self.assertGreaterEqual(sum(x >= (8 if signs[0]["small"] else 22) for x in wide), 2, (seed, wide))
+                small[signs[0]["small"]] += 1
+                if signs[0]["small"]:
+                    self.assertLess(max(wide), 14, seed)
+        self.assertGreater(min(small[True], small[False]), 10, small)
+
+    def test_small_lights_stand_beside_panels(self):
+        """A tile of the frame shows two or three alike; only one of them is a light."""
+        found = 0
+        for seed in range(60):
+            clip = draw_clip(seed)
+            if "light" in clip.truth["small"]:
+                found += 1
+                for objects, decoys in zip(clip.objects, clip.decoys):
+                    self.assertEqual(sum(o["kind"] == "light" for o in objects), 1, seed)
+                    self.assertTrue(all(o["label"] for o in objects))
+                    self.assertLessEqual(len(decoys), 2)
+        self.assertGreater(found, 5)
+
+    def test_near_clips_have_nothing_small(self):
+        for seed in range(30):
+            clip = draw_clip(seed, **SMALL, far=False)
+            self.assertEqual((clip.truth["small"], sum(len(d) for d in clip.decoys)), ([], 0))
+
+    def test_other_numbers_of_frames(self):
+        """What is counted is what the last of these frames shows."""
+        for n in (4, 16):
+            for seed in range(60):
+                clip = draw_clip(seed, n)
+                self.assertEqual(len(clip.frames), n)
+                for q in clip.questions:
+                    if q.kind == "count":
+                        there = [o for o in clip.objects[-1] if o["kind"] == clip.truth["counted"][0]]
+                        self.assertEqual(str(len(there)), q.label, (seed, n))
 
 
 class Dataset(unittest.TestCase):
