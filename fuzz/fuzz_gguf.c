@@ -1,4 +1,8 @@
-/* libFuzzer entry: any bytes as a detector's GGUF file: its header, settings, vocabulary, and every tensor's bytes. */
+/* libFuzzer entry: any bytes as a detector's GGUF file: its header, settings, vocabulary, and every
+ * tensor's bytes.
+ * sources: src/nn/gguf_file.c src/nn/log.c src/image/resize*.c src/detector/preprocess.c src/detector/hparams.c
+ * sources: src/detector/wordpiece.c src/detector/wordpiece_words.c
+ */
 #include "detector/model_internal.h"
 #include "detector/preprocess.h"
 #include "detector/wordpiece.h"

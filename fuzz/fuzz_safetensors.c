@@ -1,5 +1,6 @@
 /* libFuzzer entry: any bytes as a safetensors file end in an error or in tensors that can be read whole.
- * make fuzz builds and runs it (clang only); fuzz/corpus/safetensors holds what it found worth keeping. */
+ * make fuzz builds and runs it (clang only); fuzz/corpus/safetensors holds what it found worth keeping.
+ * sources: src/detector/safetensors.c */
 #include "detector/safetensors.h"
 
 #include <stdint.h>

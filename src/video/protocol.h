@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define LB_DECODE_MAGIC   0x6c62u /* "lb" */
-#define LB_DECODE_VERSION 1u
+#define LB_DECODE_VERSION 2u
 
 enum {
     LB_DECODE_FD_SOCKET = 3, /* this protocol */
@@ -39,8 +39,9 @@ typedef struct lb_decode_request {
     int32_t parent_pid; /* when it is not the parent any more, the decoder ends */
     int32_t threads;
     int32_t cpu_s;                /* RLIMIT_CPU */
-    uint64_t address_space_bytes; /* RLIMIT_AS */
-    char extension[16];           /* of the file's name, without the dot, lower case: a hint for raw streams */
+    /* RLIMIT_AS until HEADER, and what it may be raised to; lowbeam raises it by what the frames need. */
+    uint64_t address_space_bytes, address_space_max_bytes;
+    char extension[16]; /* of the file's name, without the dot, lower case: a hint for raw streams */
 } lb_decode_request;
 
 typedef enum lb_decode_kind {
@@ -57,6 +58,7 @@ typedef struct lb_decode_reply {
     int32_t status;        /* ERROR: an lb_status */
     int32_t width, height; /* HEADER */
     int32_t slot;          /* FRAME: position in lb_decode_go.index */
+    int32_t filter_errno;  /* HEADER: why the kernel took no system call filter; 0: it did */
     int64_t n_total;       /* HEADER */
     double fps;            /* HEADER: 0 when unknown */
     double time_s;         /* FRAME */

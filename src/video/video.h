@@ -24,7 +24,10 @@ typedef struct lb_frames_params {
     int n_frames;              /* how many, uniformly spread; default 8, at most 1024 */
     bool bounded;              /* take them from [from_s, to_s] only; default false */
     double from_s, to_s;       /* seconds; from_s may be -inf and to_s +inf when only one bound is given */
-    double timeout_s;          /* wall time that the decoder may take without any progress; default 20 */
+    double timeout_s;          /* wall time that the decoder may take for one frame, and that it may be silent; for
+                                  counting the frames, so long and a second for each MiB of the file; default 20 */
+    double cpu_s;              /* processor time of all its threads that it may take for one video; default 0: 1800, or
+                                  timeout_s for each thread where that is more */
     size_t max_bytes;          /* of decoded frames together; default 4 GiB */
     double image_fps;          /* rate that a folder of pictures is taken to have; default 1 */
     const char *decoder_path;  /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
