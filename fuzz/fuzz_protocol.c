@@ -124,8 +124,7 @@ static void send_messages(int socket, const uint8_t *data, size_t size) {
 static void check(const lb_frames *frames, const lb_frames_params *params) {
     LB_FUZZ_ASSERT(frames->width >= 1 && frames->height >= 1 && frames->n_total >= 1 && isfinite(frames->fps));
     LB_FUZZ_ASSERT(frames->n_frames == params->n_frames && frames->data_bytes <= params->max_bytes);
-    LB_FUZZ_ASSERT(frames->data_bytes ==
-                   3 * (size_t)frames->width * (size_t)frames->height * (size_t)frames->n_frames);
+    LB_FUZZ_ASSERT(frames->data_bytes == 3 * (size_t)frames->width * (size_t)frames->height * (size_t)frames->n_frames);
     for (int i = 0; i < frames->n_frames; i++) {
         LB_FUZZ_ASSERT(frames->index[i] >= (i ? frames->index[i - 1] : 0) && frames->index[i] < frames->n_total);
         LB_FUZZ_ASSERT(isfinite(frames->time_s[i]));

@@ -1,5 +1,6 @@
 /* libFuzzer entry: any bytes as a list of labels, one a line, and as a vocabulary.
- * sources: src/detector/wordpiece.c src/detector/wordpiece_words.c src/detector/labels.c src/nn/gguf_file.c src/nn/log.c
+ * sources: src/detector/wordpiece.c src/detector/wordpiece_words.c src/detector/labels.c src/nn/gguf_file.c
+ * sources: src/nn/log.c
  */
 #include "detector/labels.h"
 #include "detector/wordpiece.h"

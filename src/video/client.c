@@ -157,8 +157,9 @@ lb_status lb_decoder_died(lb_decoder *d, lb_error *error) {
                                 "the decoder was ended by its system call filter (SIGSYS): this file made it do what "
                                 "no decoder does");
         if (signal_number == SIGKILL)
-            return lb_error_set(error, LB_STATUS_CHILD_DIED,
-                                "the decoder was killed (SIGKILL) on this file, perhaps by the kernel for want of memory");
+            return lb_error_set(
+                error, LB_STATUS_CHILD_DIED,
+                "the decoder was killed (SIGKILL) on this file, perhaps by the kernel for want of memory");
         return lb_error_set(error, LB_STATUS_CHILD_DIED, "the decoder crashed (SIG%s) on this file",
                             name ? name : "unknown");
     }

@@ -21,14 +21,11 @@
 #include <unistd.h>
 
 enum {
-    POLL_MS = 20,        /* how often the cancel flag is looked at while the decoder is silent */
-    THREADS_MAX = 4,     /* more gain little on clips of a few seconds, and several videos are decoded at once */
+    POLL_MS = 20,    /* how often the cancel flag is looked at while the decoder is silent */
+    THREADS_MAX = 4, /* more gain little on clips of a few seconds, and several videos are decoded at once */
     CPU_S_LEAST = 30 * 60,
     LEAST_BYTES_A_SECOND = 1 << 20, /* of the slowest disk or network that a video is read from */
 };
-
-/* What FFmpeg itself may need beside the frames: 16 references of 8K video in 10 bits, with a decoder thread each. */
-static const uint64_t working_bytes = (uint64_t)4 << 30;
 
 static lb_status send_all(lb_decoder *d, const void *message, size_t bytes, lb_error *error) {
     ssize_t sent;
@@ -139,8 +136,8 @@ static lb_status send_request(lb_decoder *d, const char *path, const lb_frames_p
         .parent_pid = getpid(),
         .threads = n_threads(),
         .cpu_s = d->cpu_s,
-        .address_space_bytes = working_bytes,
-        .address_space_max_bytes = working_bytes + params->max_bytes,
+        .address_space_bytes = params->decoder_bytes,
+        .address_space_max_bytes = params->decoder_bytes + params->max_bytes,
     };
     const char *dot = strrchr(path, '.');
     if (dot && strlen(dot + 1) < sizeof request.extension)
@@ -174,10 +171,10 @@ static lb_status receive_header(lb_decoder *d, const lb_frames_params *params, l
     return LB_STATUS_OK;
 }
 
-static lb_status send_go(lb_decoder *d, const lb_frames *frames, lb_error *error) {
+static lb_status send_go(lb_decoder *d, const lb_frames_params *params, const lb_frames *frames, lb_error *error) {
     /* Until now the frames' memory was not needed and not allowed. Where this fails the decoder says that it cannot map
      * it. */
-    const rlim_t bytes = working_bytes + frames->data_bytes;
+    const rlim_t bytes = params->decoder_bytes + frames->data_bytes;
     if (d->pid > 0)
         prlimit(d->pid, RLIMIT_AS, &(struct rlimit){bytes, bytes}, NULL);
     lb_decode_go go = {.magic = LB_DECODE_MAGIC, .version = LB_DECODE_VERSION, .n_frames = frames->n_frames};
@@ -196,7 +193,7 @@ lb_status lb_decoder_converse(lb_decoder *d, const char *path, const lb_frames_p
     frames->fps = reply.fps;
     if ((status = lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error)) != LB_STATUS_OK ||
         (status = lb_frames_map(frames, reply.width, reply.height, params->max_bytes, false, error)) != LB_STATUS_OK ||
-        (status = send_go(d, frames, error)) != LB_STATUS_OK)
+        (status = send_go(d, params, frames, error)) != LB_STATUS_OK)
         return status;
     for (int i = 0; i < frames->n_frames; i++) { /* slots come in order, since the indices ascend */
         char what[40];

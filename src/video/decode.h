@@ -4,7 +4,8 @@
  * Which frame is frame i: decord 0.6.0's answer. A video has as many frames as its stream has packets; sorted by
  * presentation time, frame i is the one that packet i decodes to.
  *
- * decode_main.c    the conversation, limits
+ * decode_main.c    the conversation
+ * decode_confine.c limits, and a filter of system calls
  * decode_input.c   opening the file, choosing the stream, reading packets, moving to packet k
  * decode_index.c   all packets' times without decoding: presentation order, key packets
  * decode_frames.c  from which key packet to decode, matching frames with indices
@@ -77,7 +78,8 @@ typedef struct lb_input {
     bool has_peeked, no_seek;
 } lb_input;
 
-void lb_input_open(lb_input *input, int fd, const char *extension);
+/* size: of the file, in bytes. */
+void lb_input_open(lb_input *input, int fd, int64_t size, const char *extension);
 
 /* The stream's next packet; false at the end, or where the file is broken. */
 bool lb_input_read(lb_input *input, AVPacket *packet);

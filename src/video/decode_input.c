@@ -5,7 +5,6 @@
 #include <libavutil/opt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* Containers that hold their video themselves. Playlists, image sequences, concatenations and devices, which FFmpeg
@@ -112,11 +111,8 @@ static void open_format(lb_input *input) {
     input->read_error = 0;
 }
 
-void lb_input_open(lb_input *input, int fd, const char *extension) {
-    struct stat st;
-    if (fstat(fd, &st))
-        lb_decode_fail(LB_STATUS_IO, "%s", strerror(errno));
-    *input = (lb_input){.fd = fd, .size = st.st_size, .peeked = av_packet_alloc()};
+void lb_input_open(lb_input *input, int fd, int64_t size, const char *extension) {
+    *input = (lb_input){.fd = fd, .size = size, .peeked = av_packet_alloc()};
     if (!input->peeked)
         lb_decode_fail(LB_STATUS_OUT_OF_MEMORY, "no memory for a packet");
     snprintf(input->extension, sizeof input->extension, "%s", extension);

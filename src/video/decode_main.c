@@ -1,16 +1,14 @@
 #include "video/decode.h"
+#include "video/decode_confine.h"
 
 #include <errno.h>
 #include <libavutil/log.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -78,22 +76,6 @@ void lb_decode_send_frame(int slot, double time_s) {
     send_reply(&(lb_decode_reply){.kind = LB_DECODE_FRAME, .slot = slot, .time_s = time_s});
 }
 
-/* From here on only what the three open descriptors need is done: the place where a system call filter (seccomp) goes.
- * FFmpeg then still allocates memory, starts threads, and reads descriptor 4. */
-static void confine(const lb_decode_request *request) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != request->parent_pid)
-        _exit(1); /* died before prctl */
-    prctl(PR_SET_DUMPABLE, 0);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-    const rlim_t cpu_s = (rlim_t)request->cpu_s;
-    setrlimit(RLIMIT_CPU, &(struct rlimit){cpu_s, cpu_s + 5});
-#ifndef __SANITIZE_ADDRESS__ /* AddressSanitizer reserves terabytes of addresses for its shadow */
-    setrlimit(RLIMIT_AS, &(struct rlimit){request->address_space_bytes, request->address_space_bytes});
-#endif
-}
-
 static void receive(void *message, size_t least, size_t most) {
     ssize_t bytes;
     do
@@ -104,8 +86,7 @@ static void receive(void *message, size_t least, size_t most) {
 }
 
 static uint8_t *map_frames(size_t bytes) {
-    struct stat st;
-    if (fstat(LB_DECODE_FD_FRAMES, &st) || (size_t)st.st_size != bytes)
+    if (lseek(LB_DECODE_FD_FRAMES, 0, SEEK_END) != (off_t)bytes)
         lb_decode_fail(LB_STATUS_INTERNAL, "the memory for the frames has another size than the frames");
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, LB_DECODE_FD_FRAMES, 0);
     if (memory == MAP_FAILED)
@@ -127,13 +108,13 @@ int main(void) {
     if (request.magic != LB_DECODE_MAGIC || request.version != LB_DECODE_VERSION)
         lb_decode_fail(LB_STATUS_INTERNAL, "lowbeam and lowbeam-decode are of different versions");
     request.extension[sizeof request.extension - 1] = 0;
-    confine(&request);
+    const int filter_errno = lb_decode_confine(&request);
     av_log_set_callback(keep_complaint);
 
     lb_input input;
     lb_stream_index index;
     lb_pixels pixels;
-    lb_input_open(&input, LB_DECODE_FD_FILE, request.extension);
+    lb_input_open(&input, LB_DECODE_FD_FILE, st.st_size, request.extension);
     lb_pixels_init(&pixels, input.stream);
     lb_stream_index_build(&input, &index);
     send_reply(&(lb_decode_reply){
@@ -142,6 +123,7 @@ int main(void) {
         .height = pixels.height,
         .n_total = index.n,
         .fps = lb_input_fps(&input, &index),
+        .filter_errno = filter_errno,
     });
 
     static lb_decode_go go;

@@ -11,6 +11,8 @@ lb_frames_params lb_frames_default_params(void) {
         .from_s = -INFINITY,
         .to_s = INFINITY,
         .timeout_s = 20,
+        /* 16 references of 8K video in 10 bits, with a decoder thread each */
+        .decoder_bytes = (size_t)4 << 30,
         .max_bytes = (size_t)4 << 30,
         .image_fps = 1,
     };

@@ -38,7 +38,7 @@ typedef struct lb_decode_request {
     uint32_t magic, version;
     int32_t parent_pid; /* when it is not the parent any more, the decoder ends */
     int32_t threads;
-    int32_t cpu_s;                /* RLIMIT_CPU */
+    int32_t cpu_s; /* RLIMIT_CPU */
     /* RLIMIT_AS until HEADER, and what it may be raised to; lowbeam raises it by what the frames need. */
     uint64_t address_space_bytes, address_space_max_bytes;
     char extension[16]; /* of the file's name, without the dot, lower case: a hint for raw streams */

@@ -13,25 +13,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static lb_status check_kind(const struct stat *st, lb_error *error) {
+    if (S_ISREG(st->st_mode))
+        return LB_STATUS_OK;
+    return lb_error_set(error, LB_STATUS_REFUSED, "is %s; a video is a file, or a folder of PNG or JPEG files",
+                        S_ISFIFO(st->st_mode)   ? "a FIFO"
+                        : S_ISDIR(st->st_mode)  ? "a folder"
+                        : S_ISSOCK(st->st_mode) ? "a socket"
+                                                : "a device");
+}
+
 lb_status lb_video_open(const char *path, int *fd, lb_error *error) {
-    /* O_NONBLOCK: opening a FIFO would otherwise wait for its writer, before it can be seen to be one. */
+    struct stat st;
+    *fd = -1;
+    /* Before opening, which does something to some devices (a tape winds back, a watchdog starts); and after it, since
+     * another file may have taken the name. O_NONBLOCK: a FIFO would make us wait for its writer. */
+    lb_status status = stat(path, &st) ? LB_STATUS_OK : check_kind(&st, error);
+    if (status != LB_STATUS_OK)
+        return status;
     *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (*fd < 0)
-        return lb_error_set(error,
-                            errno == ENOENT || errno == ENOTDIR ? LB_STATUS_NOT_FOUND
-                            : errno == ENXIO                    ? LB_STATUS_REFUSED /* a socket */
-                                                                : LB_STATUS_IO,
-                            "%s", strerror(errno));
-    lb_status status = LB_STATUS_OK;
-    struct stat st;
+        return lb_error_set(error, errno == ENOENT || errno == ENOTDIR ? LB_STATUS_NOT_FOUND : LB_STATUS_IO, "%s",
+                            strerror(errno));
     if (fstat(*fd, &st))
         status = lb_error_set(error, LB_STATUS_IO, "%s", strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        status = lb_error_set(error, LB_STATUS_REFUSED, "is %s; a video is a file, or a folder of PNG or JPEG files",
-                              S_ISFIFO(st.st_mode)  ? "a FIFO"
-                              : S_ISDIR(st.st_mode) ? "a folder"
-                                                    : "a device");
-    else if (st.st_size == 0)
+    else if ((status = check_kind(&st, error)) == LB_STATUS_OK && st.st_size == 0)
         status = lb_error_set(error, LB_STATUS_FORMAT, "the file is empty");
     if (status != LB_STATUS_OK) {
         close(*fd);

@@ -28,6 +28,7 @@ typedef struct lb_frames_params {
                                   counting the frames, so long and a second for each MiB of the file; default 20 */
     double cpu_s;              /* processor time of all its threads that it may take for one video; default 0: 1800, or
                                   timeout_s for each thread where that is more */
+    size_t decoder_bytes;      /* of address space that the decoder may take beside the frames; default 4 GiB */
     size_t max_bytes;          /* of decoded frames together; default 4 GiB */
     double image_fps;          /* rate that a folder of pictures is taken to have; default 1 */
     const char *decoder_path;  /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,

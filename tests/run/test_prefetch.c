@@ -174,6 +174,41 @@ static void test_time_limit_is_the_clips_failure(void **state) {
     lb_prefetch_stop(prefetch);
 }
 
+/* While the first clip's decoder hangs, the ones behind are made ready; two that hang do so at the same time. */
+static void test_a_hang_does_not_stop_the_others(void **state) {
+    (void)state;
+    const char *const paths[] = {hanging, "rgb.jpg", "grey.jpg", hanging, hanging, "422.jpg"};
+    lb_prefetch_params params = params_for(2, 3);
+    params.allow_outside = true;
+    params.clip.frames.timeout_s = 4;
+    const double began = lb_now_s();
+    lb_prefetch *prefetch = start(paths, 6, &params);
+    size_t held = 0, before;
+    do { /* both pictures' frames and tiles are held: the second one is in its slot when this does not grow any more */
+        before = held;
+        usleep(500000);
+        held = lb_ledger_get(LB_COMPONENT_FRAMES);
+    } while ((held == 0 || held != before) && lb_now_s() - began < 3.5);
+    lb_clip *clip = NULL;
+    lb_error error = {0};
+    assert_int_equal(lb_prefetch_take(prefetch, 0, &clip, &error), LB_STATUS_TIMEOUT);
+    const double given_up = lb_now_s();
+    size_t one = 0;
+    for (size_t i = 1; i < 3; i++) {
+        assert_int_equal(lb_prefetch_take(prefetch, i, &clip, &error), LB_STATUS_OK);
+        one += clip->frames->data_bytes + clip->tiles_bytes;
+        lb_clip_free(clip);
+    }
+    assert_int_equal(held, one); /* they were there before the first one was given up */
+    assert_true(lb_now_s() - given_up < 2);
+    for (size_t i = 3; i < 5; i++)
+        assert_int_equal(lb_prefetch_take(prefetch, i, &clip, &error), LB_STATUS_TIMEOUT);
+    assert_true(lb_now_s() - given_up < 7); /* 4 s for both, not for each */
+    assert_int_equal(lb_prefetch_take(prefetch, 5, &clip, &error), LB_STATUS_OK);
+    lb_clip_free(clip);
+    lb_prefetch_stop(prefetch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_in_order_each_once),
@@ -182,6 +217,7 @@ int main(void) {
         cmocka_unit_test(test_stop_does_not_wait_for_a_decoder_that_hangs),
         cmocka_unit_test(test_cancel_ends_the_wait),
         cmocka_unit_test(test_time_limit_is_the_clips_failure),
+        cmocka_unit_test(test_a_hang_does_not_stop_the_others),
     };
     return cmocka_run_group_tests(tests, make_script, remove_script);
 }
