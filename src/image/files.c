@@ -35,7 +35,7 @@ static lb_status read_file(const char *path, uint8_t **bytes, size_t *size, lb_e
     /* A device may take being opened for an order, so it is asked before; O_NONBLOCK: a FIFO that takes the name in
      * between must not stop us. */
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return lb_error_set(error, LB_STATUS_REFUSED, "not a regular file");
+        return lb_error_set(error, LB_STATUS_IO, "not a regular file");
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return lb_error_set(error, errno == ENOENT || errno == ENOTDIR ? LB_STATUS_NOT_FOUND : LB_STATUS_IO, "%s",
@@ -43,7 +43,7 @@ static lb_status read_file(const char *path, uint8_t **bytes, size_t *size, lb_e
     if (fstat(fd, &st))
         status = lb_error_set(error, LB_STATUS_IO, "%s", strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        status = lb_error_set(error, LB_STATUS_REFUSED, "not a regular file");
+        status = lb_error_set(error, LB_STATUS_IO, "not a regular file");
     else if (st.st_size == 0)
         status = lb_error_set(error, LB_STATUS_FORMAT, "the file is empty");
     else if (st.st_size > file_bytes_max)

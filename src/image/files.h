@@ -14,8 +14,7 @@ typedef struct lb_image {
 /* Reads one PNG (any depth and colour type; alpha dropped as Pillow's convert("RGB") does) or JPEG (grey, YCbCr, CMYK;
  * EXIF orientation is not applied, as Pillow's open().convert("RGB") does not), by its first bytes, not by its name.
  * JPEG pixels equal Pillow's (libjpeg-turbo's default islow transform and fancy upsampling).
- * Errors: NOT_FOUND, IO, REFUSED (no regular file), FORMAT (names the file), UNSUPPORTED, OUT_OF_MEMORY (above
- * max_bytes of pixels; 0: 1 GiB). */
+ * Errors: NOT_FOUND, IO, FORMAT (names the file), UNSUPPORTED, OUT_OF_MEMORY (above max_bytes of pixels; 0: 1 GiB). */
 lb_status lb_image_read(const char *path, size_t max_bytes, lb_image *image, lb_error *error);
 
 /* Writes an 8-bit RGB PNG. Errors: IO. */
