@@ -15,10 +15,11 @@ from . import vocabulary
 from .model import HEIGHT, WIDTH
 
 HELD_OUT = 3_000_000_000  # the first seed that training never takes
-SIZES = ((448, 252), (640, 360))
+# (width, height, far), in turn: mostly clips as the generator has them, with small signs and lights
+SIZES = ((800, 450, True), (448, 252, False), (800, 450, True), (640, 360, True))
 N_OBJECTS = 20  # of a frame; the smallest ones of a frame with more are not taught
 SHAPE = (HEIGHT, WIDTH, 3)
-LEAST_PX = 4.0  # of a picture 448 wide: what is narrower or lower is not taught
+LEAST_PX = 3.0  # of a picture 448 wide: what is narrower or lower is not taught
 
 
 def shared(shape, dtype):
@@ -90,7 +91,7 @@ class Feed:
             """[(picture, target)] or nothing"""
             try:
                 clip = draw_clip(clip_seed, self.n_frames, *size)
-                return [(to_picture(frame, rng if compress else None), to_target(boxes, *size))
+                return [(to_picture(frame, rng if compress else None), to_target(boxes, *size[:2]))
                         for frame, boxes in zip(clip.frames, clip.boxes)]
             except Exception:
                 if counts[2] == 0:

@@ -29,8 +29,8 @@ def focal(logits, target):
     """Sigmoid focal loss of each element."""
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     p = logits.sigmoid()
-    miss = p + target - 2 * p * target  # 1 - p where the target is 1, p where it is 0
-    return (ALPHA * target + (1 - ALPHA) * (1 - target)) * miss ** GAMMA * loss
+    # A target between 0 and 1 is approached from both sides, as quality focal loss has it.
+    return torch.where(target > 0, ALPHA, 1 - ALPHA) * (target - p).abs() ** GAMMA * loss
 
 
 @torch.no_grad()
@@ -74,14 +74,17 @@ def match_many(cost, k):
     return torch.where(best < FAR / 4, thing, -1)
 
 
-def taught(logits, boxes, match, labels, wanted, label_map, counted=None):
-    """{class, l1, giou} of queries [B, Q] whose objects are `match`; counted: [B, Q] bool, which queries count at all."""
+def taught(logits, boxes, match, labels, wanted, label_map, counted=None, certainty=None):
+    """{class, l1, giou} of queries [B, Q] whose objects are `match`; counted: [B, Q] bool, which queries count at all;
+    certainty: [labels], what the score of each label is to be (1 without it)."""
     found = match >= 0
     thing = match.clamp(min=0)
     label = labels.gather(1, thing)
     # A label that is not asked for in this text has an empty row: its object is none.
     target = label_map[label.clamp(min=0)] * found[..., None]
     found = found & (target.sum(-1) > 0)
+    if certainty is not None:
+        target = target * certainty[label.clamp(min=0)][..., None]
     n = found.sum().clamp(min=1)
     box = wanted.gather(1, thing[..., None].expand(-1, -1, 4))
     loss = focal(logits, target).sum(-1)
@@ -145,7 +148,8 @@ def compute(model, pictures, targets, prompt, groups):
     cost = costs(logits.detach(), boxes.detach(), labels, wanted, prompt.map)
     cost = torch.where(out["valid"][None, :, None], cost, FAR)
     match = match_many(cost, PER_OBJECT)
-    add("enc", taught(logits, boxes, match, labels, wanted, prompt.map, out["valid"][None].expand(len(match), -1)))
+    # Tokens without a valid proposal are chosen from, too: they learn to be none.
+    add("enc", taught(logits, boxes, match, labels, wanted, prompt.map, certainty=prompt.order))
 
     n_layers = len(out["layers"])
     # All layers at once: [layers * B, ...]

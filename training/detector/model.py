@@ -153,6 +153,9 @@ class Prompt:
         self.map = torch.zeros(len(vocabulary.LABELS), len(tokens), device=device)
         for label, (begin, end) in zip(labels, spans):
             self.map[vocabulary.LABELS.index(label), begin:end] = 1
+        # [labels]: what the encoder's score of each is to be
+        self.order = torch.tensor([vocabulary.FIRST.get(label, vocabulary.LATER) for label in vocabulary.LABELS],
+                                  device=device)
 
 
 class Detector(nn.Module):
