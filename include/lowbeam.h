@@ -1,7 +1,7 @@
 /* lowbeam: multiple-choice questions about dashcam video, answered with InternVL3 on your own machine.
  *
- * Takes: the two GGUF files of an InternVL3 (or 3.5) checkpoint, a video, a question and its choices.
- * Gives: the letter of a choice, the model's words, and how sure it was.
+ * Takes: the two GGUF files of an InternVL3 (or 3.5) checkpoint, a video, a question and its choices; a detector's
+ * GGUF, if wanted. Gives: the letter of a choice, the model's words, and how sure it was.
  *
  *     lb_error error = {0};
  *     lb_engine_options options = lb_engine_default_options();
@@ -45,6 +45,12 @@ typedef struct lb_engine_options {
     int max_new_tokens;      /* longest answer; default 512 */
     bool letter_only;        /* read the letters' probabilities instead of generating text; default false */
     bool exact;              /* f32 KV cache, no flash attention; default false */
+    const char *detector;    /* Grounding DINO, a GGUF that `lowbeam convert` made: what it finds is named in the prompt
+                                and    shown as further tiles; NULL (default): none */
+    const char *labels_file; /* what it looks for, one label a line; NULL: traffic signs, lights, vehicles ... */
+    float box_threshold;     /* a box counts above this score; default 0.3 */
+    float text_threshold;    /* a word is in a box's label above this score; default 0.25 */
+    int max_detections;      /* boxes of a frame at most; default 5 */
 } lb_engine_options;
 
 LB_API lb_engine_options lb_engine_default_options(void);

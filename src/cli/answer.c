@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char later_detector[] = "the detector is not there yet; leave this option out";
-
 static void print_help(const lb_option *options, size_t n) {
     printf(
         "lowbeam answer QUESTIONS.json [options]\n"
@@ -22,7 +20,9 @@ static void print_help(const lb_option *options, size_t n) {
         "QUESTIONS.json: {\"data\": [{\"id\": \"q1\", \"question\": \"...\", \"choices\": [\"A. ...\", \"B. ...\"],\n"
         "                          \"video_path\": \"clips/a.mp4\"}]}\n"
         "Faults of the file are all listed before anything runs. A video that cannot be read gives answer A, with\n"
-        "the error as raw_response; the run goes on.\n");
+        "the error as raw_response; the run goes on.\n"
+        "With a detector (Grounding DINO) each prompt also names what it found in each frame, and the first boxes of\n"
+        "each frame are shown to the model as further tiles.\n");
     lb_options_print(options, n);
     printf("\nExample: four frames a video, ten questions, on the first GPU\n"
            "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n");
@@ -32,6 +32,8 @@ static void print_result(const lb_run_result *r) {
     printf("Total videos cached: %zu\n", r->n_videos);
     printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
            r->seconds, r->n_answered ? r->seconds / (double)r->n_answered : 0.0, r->n_fallback);
+    if (r->n_empty > 0)
+        printf("%zu boxes without area were left out\n", r->n_empty);
     printf("CSV: %s\n", r->csv_path);
     if (r->n_truths > 0)
         printf("Accuracy: %zu/%zu (%.1f %%)\n", r->n_right, r->n_truths,
@@ -42,9 +44,9 @@ int lb_cli_answer(int argc, char **argv) {
     lb_run_params p = lb_run_default_params();
     lb_engine_params *e = &p.child.engine;
     lb_frames_params *f = &p.clip.frames;
-    const char *model = NULL, *mmproj = NULL, *answer = "generate";
+    const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate";
     double from_s = -INFINITY, to_s = INFINITY;
-    bool verbose = false, ignored = false;
+    bool verbose = false, ignored = false, detect = false;
     const lb_option options[] = {
         {.kind = LB_OPTION_HEADING, .help = "Models"},
         {"model", 'm', NULL, LB_OPTION_TEXT, &model, 0, 0, "LLM.gguf|DIR",
@@ -69,6 +71,20 @@ int lb_cli_answer(int argc, char **argv) {
         {"to", 0, NULL, LB_OPTION_SECONDS, &to_s, 0, 0, "S", "frames up to this second"},
         {"decode-timeout", 0, NULL, LB_OPTION_SECONDS, &f->timeout_s, 0, 0, "S",
          "give a video up after so long for a frame"},
+        {.kind = LB_OPTION_HEADING, .help = "Detector (without the first or second option there is none)"},
+        {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &detector, 0, 0, "DET.gguf|DIR",
+         "the detector, made by lowbeam convert"},
+        {"use_grounding_dino", 0, NULL, LB_OPTION_TRUE, &detect, 0, 0, NULL,
+         "the detector that ships, where none is named"},
+        {"labels", 0, NULL, LB_OPTION_TEXT, &e->labels_path, 0, 0, "FILE",
+         "what to look for, one label a line; default: signs, lights, vehicles, ..."},
+        {"box-threshold", 0, "detection_threshold", LB_OPTION_SHARE, &e->box_threshold, 0, 0, "P",
+         "a box counts above this score"},
+        {"text-threshold", 0, NULL, LB_OPTION_SHARE, &e->text_threshold, 0, 0, "P",
+         "a word is in a box's label above this score"},
+        {"max-detections", 0, "max_detections_per_frame", LB_OPTION_INT, &e->max_detections, 1, 1 << 14, "N",
+         "boxes of a frame that the model is shown, at most"},
+        {"detector-batch", 0, NULL, LB_OPTION_INT, &e->detector_batch, 0, 64, "N", "frames at once; default: chosen"},
         {.kind = LB_OPTION_HEADING, .help = "Prompt and answer"},
         {"prompt", 0, NULL, LB_OPTION_TEXT, &e->prompt_path, 0, 0, "FILE",
          "template; default: the built-in Vietnamese one"},
@@ -90,10 +106,6 @@ int lb_cli_answer(int argc, char **argv) {
          "CSV columns; default: id,answer,raw_response,prompt"},
         {"dump", 0, NULL, LB_OPTION_TEXT, &p.dump, 0, 0, "DIR", "write what passes between the parts (docs/dump.md)"},
         {"verbose", 'v', NULL, LB_OPTION_TRUE, &verbose, 0, 0, NULL, "a line for each stage of each video"},
-        {"use_grounding_dino", 0, "detector", LB_OPTION_REFUSED, &ignored, 0, 0, NULL, later_detector},
-        {"grounding_dino_model", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "NAME", later_detector},
-        {"detection_threshold", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, "X", later_detector},
-        {"max_detections_per_frame", 0, "max-detections", LB_OPTION_REFUSED, &ignored, 0, 0, "N", later_detector},
         {"vram", 0, "ram", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
          "a limit on memory is not there yet; fewer --num-frames or --max-tiles, or a q8_0 model, need less"},
         {"cache", 0, "cache-dir", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
@@ -124,6 +136,8 @@ int lb_cli_answer(int argc, char **argv) {
         return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (f->timeout_s <= 0)
         return lb_cli_fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
+    if (e->labels_path && !detector && !detect)
+        return lb_cli_fail("--labels: there is no detector; name one with --detector DET.gguf", LB_EXIT_USAGE);
     f->bounded = isfinite(from_s) || isfinite(to_s);
     f->from_s = from_s;
     f->to_s = to_s;
@@ -135,6 +149,12 @@ int lb_cli_answer(int argc, char **argv) {
         return lb_cli_fail(error.message, LB_EXIT_NOTHING);
     e->vlm.model_path = files.model;
     e->vlm.mmproj_path = files.mmproj;
+    char detector_path[PATH_MAX];
+    if (detector || detect) {
+        if (lb_models_find_detector(detector, detector_path, &error) != LB_STATUS_OK)
+            return lb_cli_fail(error.message, LB_EXIT_NOTHING);
+        e->detector_path = detector_path;
+    }
 
     lb_cli_log(verbose);
     lb_cli_catch_signals();

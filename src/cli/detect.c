@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/detect_output.h"
+#include "cli/models.h"
 #include "cli/options.h"
 #include "detector/find.h"
 #include "image/files.h"
@@ -160,15 +161,6 @@ static lb_status put_operand(detect *d, const char *path, lb_error *error) {
     return put_pictures(d, one, 1, error);
 }
 
-static lb_status parse_threshold(const char *name, const char *text, float *value, lb_error *error) {
-    char *end;
-    double v = strtod(text, &end);
-    if (end == text || *end || !(v >= 0 && v <= 1))
-        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--%s %s: takes a number from 0 to 1", name, text);
-    *value = (float)v;
-    return LB_STATUS_OK;
-}
-
 static int finish(const detect *d, lb_status status, const lb_error *error) {
     if (status == LB_STATUS_INTERRUPTED || lb_cli_cancelled)
         return lb_cli_fail("interrupted", LB_EXIT_INTERRUPTED);
@@ -184,15 +176,15 @@ static int finish(const detect *d, lb_status status, const lb_error *error) {
 int lb_cli_detect(int argc, char **argv) {
     detect d = {.frames = lb_frames_default_params()};
     lb_find_params p = lb_find_default_params();
-    const char *model = NULL, *coco_path = NULL, *device = "auto", *box_threshold = "0.3", *text_threshold = "0.25";
+    const char *model = NULL, *coco_path = NULL, *device = "auto";
     bool verbose = false;
     const lb_option options[] = {
-        {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &model, 0, 0, "DET.gguf",
-         "the detector, made by lowbeam convert"},
+        {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &model, 0, 0, "DET.gguf|DIR",
+         "the detector, made by lowbeam convert; default: the one that ships"},
         {"labels", 0, NULL, LB_OPTION_TEXT, &p.labels_path, 0, 0, "FILE", "what to look for, one label a line"},
-        {"box-threshold", 0, "detection_threshold", LB_OPTION_TEXT, &box_threshold, 0, 0, "P",
+        {"box-threshold", 0, "detection_threshold", LB_OPTION_SHARE, &p.box_threshold, 0, 0, "P",
          "a box counts above this score"},
-        {"text-threshold", 0, NULL, LB_OPTION_TEXT, &text_threshold, 0, 0, "P",
+        {"text-threshold", 0, NULL, LB_OPTION_SHARE, &p.text_threshold, 0, 0, "P",
          "a word is in raw_label above this score"},
         {"num-frames", 'n', "num_frames", LB_OPTION_INT, &d.frames.n_frames, 1, 1024, "N",
          "frames of a video, spread evenly"},
@@ -209,12 +201,10 @@ int lb_cli_detect(int argc, char **argv) {
     const char *operands[1];
     int n_operands;
     bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK ||
-        parse_threshold("box-threshold", box_threshold, &p.box_threshold, &error) != LB_STATUS_OK ||
-        parse_threshold("text-threshold", text_threshold, &p.text_threshold, &error) != LB_STATUS_OK)
+    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
         return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
-        printf("lowbeam detect IMAGE|VIDEO|FOLDER --detector DET.gguf [options]\n\nThe boxes that Grounding DINO sees "
+        printf("lowbeam detect IMAGE|VIDEO|FOLDER [options]\n\nThe boxes that Grounding DINO sees "
                "on a picture (PNG or JPEG), on frames of a video, or on the pictures of a\nfolder.\n\n");
         lb_options_print(options, n_options);
         return LB_EXIT_OK;
@@ -222,10 +212,9 @@ int lb_cli_detect(int argc, char **argv) {
     if (n_operands != 1)
         return lb_cli_fail("detect: on what? lowbeam detect IMAGE|VIDEO|FOLDER; see lowbeam detect --help",
                            LB_EXIT_USAGE);
-    if (!model)
-        return lb_cli_fail(
-            "detect: no detector; lowbeam convert HF_DIR -o DET.gguf makes one, --detector DET.gguf names it",
-            LB_EXIT_USAGE);
+    char path[PATH_MAX];
+    if (lb_models_find_detector(model, path, &error) != LB_STATUS_OK)
+        return lb_cli_fail(error.message, LB_EXIT_NOTHING);
     d.frames.cancel = &lb_cli_cancelled;
     lb_cli_log(verbose);
     lb_cli_catch_signals();
@@ -234,7 +223,7 @@ int lb_cli_detect(int argc, char **argv) {
     if (status == LB_STATUS_OK && d.draw)
         status = lb_folder_make(d.draw, &error);
     if (status == LB_STATUS_OK)
-        status = lb_find_open(model, &p, &d.find, &error);
+        status = lb_find_open(path, &p, &d.find, &error);
     if (status == LB_STATUS_OK && coco_path)
         status = lb_coco_begin(lb_find_labels(d.find), &d.coco, &error);
     if (status == LB_STATUS_OK)

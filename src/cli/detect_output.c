@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "image/draw.h"
+#include "run/findings.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -24,16 +25,14 @@ static void frame_name(const lb_detect_frame *f, char name[NAME_MAX + 32]) {
 }
 
 static json_t *describe(const lb_detect_frame *f, const lb_labels *labels) {
-    json_t *list = json_array();
-    for (int i = 0; i < f->detections->n; i++) {
-        const lb_detection *d = &f->detections->item[i];
-        json_t *one = json_pack("{s:[f,f,f,f], s:f, s:s, s:s}", "box", (double)d->box[0], (double)d->box[1],
-                                (double)d->box[2], (double)d->box[3], "score", (double)d->score, "label",
-                                labels->label[d->label], "raw_label", d->raw_label);
-        json_array_append_new(list, one);
+    json_t *frame = lb_findings_json(f->detections, labels, f->index, f->time_s, f->view.width, f->view.height);
+    json_t *line = json_pack("{s:s}", "file", f->file);
+    if (!frame || !line || json_object_update(line, frame) != 0) {
+        json_decref(line);
+        line = NULL;
     }
-    return json_pack("{s:s, s:I, s:f, s:i, s:i, s:o}", "file", f->file, "index", (json_int_t)f->index, "time_s",
-                     f->time_s, "width", f->view.width, "height", f->view.height, "detections", list);
+    json_decref(frame);
+    return line;
 }
 
 static void print_plain(const lb_detect_frame *f, const lb_labels *labels) {

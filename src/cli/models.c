@@ -1,6 +1,7 @@
 #include "cli/models.h"
 
 #include "base/error.h"
+#include "nn/gguf_file.h"
 
 #include <dirent.h>
 #include <stdbool.h>
@@ -26,22 +27,46 @@ static bool is_later_part(const char *name) {
     return of && of - name >= 6 && strncmp(of - 6, "-00001", 6) != 0;
 }
 
-/* The one GGUF of a folder that is a vision part, or is not. */
-static lb_status find_in(const char *folder, bool vision, char *out, size_t n, lb_error *error) {
+typedef enum part { PART_LANGUAGE, PART_VISION, PART_DETECTOR } part;
+
+/* By its name, as far as that tells; a detector by its header. */
+static part part_of(const char *path, const char *name) {
+    if (strstr(name, "mmproj"))
+        return PART_VISION;
+    lb_gguf *file = NULL;
+    const char *architecture = "";
+    if (lb_gguf_open(path, &file, NULL) == LB_STATUS_OK)
+        lb_gguf_string(file, "general.architecture", &architecture, NULL);
+    const bool detector = strcmp(architecture, "grounding-dino") == 0;
+    lb_gguf_close(file);
+    return detector ? PART_DETECTOR : PART_LANGUAGE;
+}
+
+/* How many GGUF files of a folder are that part; found: their names, out: the last one's path. */
+static size_t count_in(const char *folder, part wanted, char *out, size_t n, char *found, size_t n_found) {
     DIR *dir = opendir(folder);
-    char found[512] = "";
     size_t count = 0;
+    char path[PATH_MAX];
+    found[0] = 0;
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        bool mmproj = strstr(entry->d_name, "mmproj") != NULL;
-        if (!is_gguf(entry->d_name) || mmproj != vision || is_later_part(entry->d_name))
+        if (!is_gguf(entry->d_name) || is_later_part(entry->d_name) ||
+            (size_t)snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= sizeof path ||
+            part_of(path, entry->d_name) != wanted)
             continue;
         size_t used = strlen(found);
-        snprintf(found + used, sizeof found - used, "%s%s", count ? ", " : "", entry->d_name);
-        snprintf(out, n, "%s/%s", folder, entry->d_name);
+        snprintf(found + used, n_found - used, "%s%s", count ? ", " : "", entry->d_name);
+        snprintf(out, n, "%s", path);
         count++;
     }
     if (dir)
         closedir(dir);
+    return count;
+}
+
+/* The one GGUF of a folder that is a vision part, or is a language model. */
+static lb_status find_in(const char *folder, bool vision, char *out, size_t n, lb_error *error) {
+    char found[512];
+    size_t count = count_in(folder, vision ? PART_VISION : PART_LANGUAGE, out, n, found, sizeof found);
     if (count == 1)
         return LB_STATUS_OK;
     const char *option = vision ? "--mmproj" : "--model";
@@ -62,17 +87,23 @@ static lb_status find_in(const char *folder, bool vision, char *out, size_t n, l
 
 /* The models that ship with lowbeam: beside an installed program in share/lowbeam/models, beside one in its build
  * folder in the checkout's models/. */
-static lb_status find_default(lb_model_files *files, lb_error *error) {
-    static const char *const folders[] = {"../share/lowbeam/models", "../models"};
-    char self[PATH_MAX / 2];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+enum { N_DEFAULT_FOLDERS = 2 };
+static const char *const default_folders[N_DEFAULT_FOLDERS] = {"../share/lowbeam/models", "../models"};
+
+static void own_folder(char self[PATH_MAX / 2]) {
+    ssize_t n = readlink("/proc/self/exe", self, PATH_MAX / 2 - 1);
     self[n > 0 ? n : 0] = 0;
     char *slash = strrchr(self, '/');
     if (slash)
         *slash = 0;
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        snprintf(files->model, sizeof files->model, "%s/%s/lowbeam-small.gguf", self, folders[i]);
-        snprintf(files->mmproj, sizeof files->mmproj, "%s/%s/mmproj-lowbeam-small.gguf", self, folders[i]);
+}
+
+static lb_status find_default(lb_model_files *files, lb_error *error) {
+    char self[PATH_MAX / 2];
+    own_folder(self);
+    for (size_t i = 0; i < N_DEFAULT_FOLDERS; i++) {
+        snprintf(files->model, sizeof files->model, "%s/%s/lowbeam-small.gguf", self, default_folders[i]);
+        snprintf(files->mmproj, sizeof files->mmproj, "%s/%s/mmproj-lowbeam-small.gguf", self, default_folders[i]);
         if (access(files->model, R_OK) == 0 && access(files->mmproj, R_OK) == 0)
             return LB_STATUS_OK;
     }
@@ -80,7 +111,50 @@ static lb_status find_default(lb_model_files *files, lb_error *error) {
         error, LB_STATUS_NOT_FOUND,
         "the default models (lowbeam-small.gguf and its mmproj) are neither in %s/%s nor in %s/%s; name "
         "yours with --model LLM.gguf --mmproj MMPROJ.gguf",
-        self, folders[0], self, folders[1]);
+        self, default_folders[0], self, default_folders[1]);
+}
+
+static lb_status find_default_detector(char *path, lb_error *error) {
+    char self[PATH_MAX / 2];
+    own_folder(self);
+    for (size_t i = 0; i < N_DEFAULT_FOLDERS; i++) {
+        snprintf(path, PATH_MAX, "%s/%s/grounding-dino-lowbeam-small.gguf", self, default_folders[i]);
+        if (access(path, R_OK) == 0)
+            return LB_STATUS_OK;
+    }
+    return lb_error_set(
+        error, LB_STATUS_NOT_FOUND,
+        "no default detector (grounding-dino-lowbeam-small.gguf) in %s/%s or %s/%s; fetch a checkpoint "
+        "(huggingface-cli download IDEA-Research/grounding-dino-tiny --local-dir grounding-dino-tiny), "
+        "make lowbeam convert grounding-dino-tiny -o grounding-dino-tiny.gguf of it, and name that with "
+        "--detector grounding-dino-tiny.gguf",
+        self, default_folders[0], self, default_folders[1]);
+}
+
+lb_status lb_models_find_detector(const char *name, char *path, lb_error *error) {
+    if (!name)
+        return find_default_detector(path, error);
+    if (is_folder(name)) {
+        char found[512];
+        const size_t count = count_in(name, PART_DETECTOR, path, PATH_MAX, found, sizeof found);
+        if (count > 1)
+            return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                                "%s: several detectors would do (%s); name one with --detector", name, found);
+        return count == 1
+                   ? LB_STATUS_OK
+                   : lb_error_set(error, LB_STATUS_NOT_FOUND,
+                                  "%s: no GGUF file of a detector there; if it is a published checkpoint, lowbeam "
+                                  "convert %s -o %s/detector.gguf makes one",
+                                  name, name, name);
+    }
+    if (!is_gguf(name) && strchr(name, '/') && name[0] != '/' && name[0] != '.')
+        return lb_error_set(error, LB_STATUS_NOT_FOUND,
+                            "%s: no folder of that name here; fetch the checkpoint (huggingface-cli download %s "
+                            "--local-dir %s), then lowbeam convert %s -o %s/detector.gguf",
+                            name, name, name, name, name);
+    if ((size_t)snprintf(path, PATH_MAX, "%s", name) >= PATH_MAX)
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "%s: the path is too long", name);
+    return LB_STATUS_OK;
 }
 
 lb_status lb_models_find(const char *model, const char *mmproj, lb_model_files *files, lb_error *error) {

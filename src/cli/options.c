@@ -9,14 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The program that lowbeam replaces spells its options with underscores. */
+static bool same_name(const char *one, const char *name, size_t length) {
+    size_t i = 0;
+    for (; one[i] && i < length; i++)
+        if (one[i] != name[i] && !((one[i] == '-' || one[i] == '_') && (name[i] == '-' || name[i] == '_')))
+            return false;
+    return !one[i] && i == length;
+}
+
 static const lb_option *find(const lb_option *options, size_t n, const char *name, size_t length, char letter) {
     for (size_t i = 0; i < n; i++) {
         const lb_option *o = &options[i];
         if (o->kind == LB_OPTION_HEADING)
             continue;
         if (letter ? o->letter == letter
-                   : (strlen(o->name) == length && strncmp(o->name, name, length) == 0) ||
-                         (o->alias && strlen(o->alias) == length && strncmp(o->alias, name, length) == 0))
+                   : same_name(o->name, name, length) || (o->alias && same_name(o->alias, name, length)))
             return o;
     }
     return NULL;
@@ -59,6 +67,14 @@ static lb_status set(const lb_option *o, const char *text, lb_error *error) {
             return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--%s %s: takes seconds, such as 12.5", o->name,
                                 text);
         *(double *)o->value = v;
+        return LB_STATUS_OK;
+    }
+    case LB_OPTION_SHARE: {
+        double v = strtod(text, &end);
+        if (end == text || *end || !(v >= 0 && v <= 1))
+            return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--%s %s: takes a number from 0 to 1", o->name,
+                                text);
+        *(float *)o->value = (float)v;
         return LB_STATUS_OK;
     }
     case LB_OPTION_REFUSED:
@@ -135,6 +151,9 @@ void lb_options_print(const lb_option *options, size_t n) {
         case LB_OPTION_SECONDS:
             if (isfinite(*(double *)o->value))
                 printf(" [%g]", *(double *)o->value);
+            break;
+        case LB_OPTION_SHARE:
+            printf(" [%g]", (double)*(float *)o->value);
             break;
         case LB_OPTION_TEXT:
             if (*(const char **)o->value)

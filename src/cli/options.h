@@ -12,6 +12,7 @@ typedef enum lb_option_kind {
     LB_OPTION_INT,     /* int *, between least and most */
     LB_OPTION_SIZE,    /* size_t * as a count */
     LB_OPTION_SECONDS, /* double * */
+    LB_OPTION_SHARE,   /* float *, from 0 to 1 */
     LB_OPTION_TRUE,    /* bool *, set; takes no argument */
     LB_OPTION_FALSE,   /* bool *, cleared; takes no argument */
     LB_OPTION_REFUSED, /* accepted spelling of something that is not there yet: help says what to do */
@@ -19,7 +20,7 @@ typedef enum lb_option_kind {
 } lb_option_kind;
 
 typedef struct lb_option {
-    const char *name;  /* without dashes */
+    const char *name;  /* without the two dashes in front; '-' and '_' within are the same */
     char letter;       /* 0: none */
     const char *alias; /* second long spelling; NULL */
     lb_option_kind kind;

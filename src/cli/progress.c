@@ -52,7 +52,9 @@ static void show_loading(void *user) {
 static void show_loaded(const lb_child_state *state, void *user) {
     lb_progress_clear(user);
     printf("Device: %s (%s)\n", state->device_description, state->device);
-    lb_progress_vram("After InternVL3 model loaded", state->allocated_bytes, state->reserved_bytes);
+    lb_progress_vram("After InternVL3 model loaded", state->model_allocated_bytes, state->model_reserved_bytes);
+    if (state->shortest_edge > 0)
+        lb_progress_vram("After Grounding DINO model loaded", state->allocated_bytes, state->reserved_bytes);
     lb_progress_vram("Start of inference", state->allocated_bytes, state->reserved_bytes);
 }
 

@@ -191,6 +191,11 @@ lb_status lb_detector_run(lb_detector *detector, const lb_detector_picture *pict
     return LB_STATUS_OK;
 }
 
+void lb_detector_release(lb_detector *detector) {
+    lb_gdino_plan_free(detector->plan);
+    detector->plan = NULL;
+}
+
 void lb_detector_free(lb_detector *detector) {
     if (!detector)
         return;

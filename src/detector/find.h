@@ -14,6 +14,7 @@
 
 #include "detector/detector.h"
 #include "detector/postprocess.h"
+#include "detector/preprocess.h"
 #include "image/image.h"
 
 typedef struct lb_find lb_find;
@@ -30,11 +31,23 @@ lb_find_params lb_find_default_params(void); /* the device is still to be chosen
  * Errors: those of lb_detector_open, lb_labels_read, lb_detector_set_labels. */
 lb_status lb_find_open(const char *path, const lb_find_params *params, lb_find **find, lb_error *error);
 
+/* Whether lb_find_open would take the file's settings and the labels, without reading weights. */
+lb_status lb_find_check(const char *path, const lb_find_params *params, lb_error *error);
+
 const lb_labels *lb_find_labels(const lb_find *find); /* good until lb_find_free */
 
 /* detections: [n], each in the order of the reference, those without area dropped and counted.
  * Errors: those of lb_preprocess_size, lb_detector_run and lb_postprocess; nothing is to be freed then. */
 lb_status lb_find_run(lb_find *find, const lb_image_view *views, int n, lb_detections *detections, lb_error *error);
+
+/* The same for pictures that somebody else has resized to lb_find_preprocess's size, of frames that all have width x
+ * height pixels. */
+lb_status lb_find_run_resized(lb_find *find, const lb_detector_picture *pictures, int n, int width, int height,
+                              lb_detections *detections, lb_error *error);
+const lb_preprocess_params *lb_find_preprocess(const lb_find *find); /* good until lb_find_free */
+
+/* Frees the activations; the next run makes them anew. */
+void lb_find_release(lb_find *find);
 
 void lb_find_free(lb_find *find);
 

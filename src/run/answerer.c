@@ -10,13 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { N_STRINGS = 7 };
+
 struct lb_answerer {
     lb_engine *engine;
     lb_clip_params clip_params;
     lb_clip *clip;    /* of the video asked about last */
     uint64_t clip_id; /* counts videos: the engine keeps a clip's embeddings by it */
     char *video;
-    char *copies[5]; /* of the option strings */
+    char *copies[N_STRINGS]; /* of the option strings */
 };
 
 lb_engine_options lb_engine_default_options(void) {
@@ -25,7 +27,10 @@ lb_engine_options lb_engine_default_options(void) {
     return (lb_engine_options){.device = e->vlm.device,
                                .n_frames = defaults.clip.frames.n_frames,
                                .max_tiles = defaults.clip.max_tiles,
-                               .max_new_tokens = e->max_new_tokens};
+                               .max_new_tokens = e->max_new_tokens,
+                               .box_threshold = e->box_threshold,
+                               .text_threshold = e->text_threshold,
+                               .max_detections = e->max_detections};
 }
 
 static lb_status check_options(const lb_engine_options *o, lb_error *error) {
@@ -39,6 +44,13 @@ static lb_status check_options(const lb_engine_options *o, lb_error *error) {
     if (o->max_new_tokens < 1)
         return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "options.max_new_tokens is %d, below 1",
                             o->max_new_tokens);
+    if (!(o->box_threshold >= 0 && o->box_threshold <= 1) || !(o->text_threshold >= 0 && o->text_threshold <= 1))
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                            "options.box_threshold is %g and options.text_threshold %g, not 0 to 1",
+                            (double)o->box_threshold, (double)o->text_threshold);
+    if (o->max_detections < 1)
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "options.max_detections is %d, below 1",
+                            o->max_detections);
     return LB_STATUS_OK;
 }
 
@@ -50,8 +62,9 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
     lb_answerer *a = calloc(1, sizeof *a);
     if (!a)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
-    const char *strings[] = {o->model, o->mmproj, o->device, o->prompt_file, o->system};
-    for (int i = 0; i < 5 && status == LB_STATUS_OK; i++)
+    const char *strings[N_STRINGS] = {o->model,  o->mmproj,   o->device,     o->prompt_file,
+                                      o->system, o->detector, o->labels_file};
+    for (int i = 0; i < N_STRINGS && status == LB_STATUS_OK; i++)
         if (strings[i] && !(a->copies[i] = strdup(strings[i])))
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
     lb_engine_params params = lb_engine_default_params();
@@ -60,6 +73,11 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
     params.vlm.device = a->copies[2];
     params.prompt_path = a->copies[3];
     params.system = a->copies[4];
+    params.detector_path = a->copies[5];
+    params.labels_path = a->copies[6];
+    params.box_threshold = o->box_threshold;
+    params.text_threshold = o->text_threshold;
+    params.max_detections = o->max_detections;
     params.vlm.n_threads = o->n_threads;
     params.vlm.exact = o->exact;
     params.vlm.n_parallel = 1;
@@ -75,6 +93,11 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
                                       .max_tiles = o->max_tiles,
                                       .tile_size = lb_vlm_get_info(lb_engine_vlm(a->engine))->image_size};
     a->clip_params.frames.n_frames = o->n_frames;
+    const lb_preprocess_params *edges = lb_engine_preprocess(a->engine);
+    if (edges) {
+        a->clip_params.shortest_edge = edges->shortest_edge;
+        a->clip_params.longest_edge = edges->longest_edge;
+    }
     *out = a;
     return LB_STATUS_OK;
 }
@@ -85,7 +108,7 @@ void lb_answerer_close(lb_answerer *a) {
     lb_engine_free(a->engine);
     lb_clip_free(a->clip);
     free(a->video);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < N_STRINGS; i++)
         free(a->copies[i]);
     free(a);
 }
@@ -141,7 +164,17 @@ lb_status lb_answerer_ask(lb_answerer *a, const char *video, const char *questio
         return status;
     catcher c = {answer, n_choices, LB_STATUS_INTERNAL, error};
     lb_engine_question q = {.id = "", .text = question, .choices = choices, .n_choices = n_choices, .wanted = true};
-    lb_engine_clip clip = {a->clip->frames->n_frames, a->clip->tiles_per_frame, a->clip->tiles, NULL, a->clip_id};
+    const lb_frames *frames = a->clip->frames;
+    lb_engine_clip clip = {.n_frames = frames->n_frames,
+                           .tiles_per_frame = a->clip->tiles_per_frame,
+                           .tiles = a->clip->tiles,
+                           .frames = frames->data,
+                           .width = frames->width,
+                           .height = frames->height,
+                           .resized = a->clip->resized,
+                           .index = frames->index,
+                           .time_s = frames->time_s,
+                           .id = a->clip_id};
     lb_engine_answer(a->engine, &clip, &q, 1, (lb_engine_callbacks){.reply = catch_reply, .user = &c});
     if (c.status != LB_STATUS_OK)
         lb_answer_free(answer);

@@ -113,7 +113,7 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
     for (;;) {
         if (cancel && *cancel && stopping && !*stopping) {
             *stopping = true;
-            if (lb_wire_send(child->fd, json_pack("{s:s}", "type", "stop"), -1, NULL) != LB_STATUS_OK)
+            if (lb_wire_send(child->fd, json_pack("{s:s}", "type", "stop"), NULL, NULL) != LB_STATUS_OK)
                 return bury(child, error);
         }
         if (cancel && *cancel && !stopping)
@@ -121,10 +121,9 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
         /* not in recvmsg itself: a signal that comes just before it would be slept through */
         if (!lb_wire_wait(child->fd, 100))
             continue;
-        int passed;
+        lb_wire_fds passed;
         lb_status status = lb_wire_receive(child->fd, message, &passed, error);
-        if (passed >= 0)
-            close(passed);
+        lb_wire_fds_close(&passed);
         if (status == LB_STATUS_INTERRUPTED)
             continue;
         if (status != LB_STATUS_OK)
@@ -143,12 +142,39 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
 }
 
 static json_t *open_message(const lb_engine_params *p) {
-    return json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
-                     lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
-                     lb_wire_bytes(p->vlm.device), "n_threads", p->vlm.n_threads, "exact", (int)p->vlm.exact,
-                     "tile_batch", p->vlm.tile_batch, "n_ubatch", p->vlm.n_ubatch, "n_parallel", p->vlm.n_parallel,
-                     "prompt", lb_wire_bytes(p->prompt_path), "system", lb_wire_bytes(p->system), "max_new_tokens",
-                     p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
+    json_t *m =
+        json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
+                  lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
+                  lb_wire_bytes(p->vlm.device), "n_threads", p->vlm.n_threads, "exact", (int)p->vlm.exact, "tile_batch",
+                  p->vlm.tile_batch, "n_ubatch", p->vlm.n_ubatch, "n_parallel", p->vlm.n_parallel, "prompt",
+                  lb_wire_bytes(p->prompt_path), "system", lb_wire_bytes(p->system), "max_new_tokens",
+                  p->max_new_tokens, "letter_only", (int)p->letter_only, "reuse", (int)p->reuse);
+    json_t *detector =
+        json_pack("{s:o, s:o, s:f, s:f, s:i, s:i}", "detector", lb_wire_bytes(p->detector_path), "labels",
+                  lb_wire_bytes(p->labels_path), "box_threshold", (double)p->box_threshold, "text_threshold",
+                  (double)p->text_threshold, "max_detections", p->max_detections, "detector_batch", p->detector_batch);
+    if (m && json_object_update(m, detector) != 0) {
+        json_decref(m);
+        m = NULL;
+    }
+    json_decref(detector);
+    return m;
+}
+
+/* What "ready" says. */
+static void read_state(const json_t *m, lb_child_state *state) {
+    char *device = lb_wire_bytes_get(json_object_get(m, "device"));
+    char *description = lb_wire_bytes_get(json_object_get(m, "description"));
+    snprintf(state->device, sizeof state->device, "%s", device ? device : "?");
+    snprintf(state->device_description, sizeof state->device_description, "%s", description ? description : "?");
+    free(device);
+    free(description);
+    state->image_size = (int)json_integer_value(json_object_get(m, "image_size"));
+    state->n_parallel = (int)json_integer_value(json_object_get(m, "n_parallel"));
+    state->shortest_edge = (int)json_integer_value(json_object_get(m, "shortest_edge"));
+    state->longest_edge = (int)json_integer_value(json_object_get(m, "longest_edge"));
+    state->model_allocated_bytes = size_of(m, "vlm_allocated");
+    state->model_reserved_bytes = size_of(m, "vlm_reserved");
 }
 
 lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **out, lb_error *error) {
@@ -159,7 +185,7 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
     child->fd = -1;
     json_t *message = NULL;
     lb_status status = spawn(child, params->program, error);
-    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(&params->engine), -1, error) != LB_STATUS_OK)
+    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(&params->engine), NULL, error) != LB_STATUS_OK)
         status = bury(child, error);
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
@@ -170,17 +196,7 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
         free(text);
     }
     if (status == LB_STATUS_OK) {
-        lb_child_state *state = &child->state;
-        char *device = lb_wire_bytes_get(json_object_get(message, "device"));
-        char *description = lb_wire_bytes_get(json_object_get(message, "description"));
-        snprintf(state->device, sizeof state->device, "%s", device ? device : "?");
-        snprintf(state->device_description, sizeof state->device_description, "%s", description ? description : "?");
-        free(device);
-        free(description);
-        state->image_size = (int)json_integer_value(json_object_get(message, "image_size"));
-        state->n_parallel = (int)json_integer_value(json_object_get(message, "n_parallel"));
-        state->model_allocated_bytes = state->allocated_bytes;
-        state->model_reserved_bytes = state->reserved_bytes;
+        read_state(message, &child->state);
         *out = child;
     } else {
         if (child->pid > 0)
@@ -189,6 +205,20 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
     }
     json_decref(message);
     return status;
+}
+
+/* The frames go along where there is a detector: it reads their pictures, and crops are cut from them. */
+static json_t *frames_message(const lb_clip *clip) {
+    const lb_frames *f = clip->frames;
+    json_t *of_frame = json_array(), *index = json_array(), *time_s = json_array();
+    for (int i = 0; i < f->n_frames; i++) {
+        json_array_append_new(of_frame, json_integer(clip->resized.of_frame[i]));
+        json_array_append_new(index, json_integer((json_int_t)f->index[i]));
+        json_array_append_new(time_s, json_real(f->time_s[i]));
+    }
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o}", "width", f->width, "height", f->height, "n_resized",
+                     clip->resized.n, "resized_width", clip->resized.width, "resized_height", clip->resized.height,
+                     "of_frame", of_frame, "index", index, "time_s", time_s);
 }
 
 static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb_engine_question *questions, int n) {
@@ -204,8 +234,9 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb
                               json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices", choices,
                                         "wanted", (int)q->wanted, "dump_dir", lb_wire_bytes(q->dump_dir)));
     }
-    return json_pack("{s:s, s:o, s:o, s:o}", "type", "video", "dump_dir", lb_wire_bytes(dump_dir), "tiles_per_frame",
-                     counts, "questions", list);
+    return json_pack("{s:s, s:o, s:o, s:o, s:o}", "type", "video", "dump_dir", lb_wire_bytes(dump_dir),
+                     "tiles_per_frame", counts, "frames", clip->resized.data ? frames_message(clip) : json_null(),
+                     "questions", list);
 }
 
 static int read_floats(const json_t *array, float *values) {
@@ -233,9 +264,11 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
         .prompt = text_of(m, "prompt"),
         .n_prompt_tokens = (int)json_integer_value(json_object_get(m, "n_prompt_tokens")),
         .n_new_tokens = (int)json_integer_value(json_object_get(m, "n_new_tokens")),
+        .detect_s = json_number_value(json_object_get(m, "detect_s")),
         .encode_s = json_number_value(json_object_get(m, "encode_s")),
         .prompt_s = json_number_value(json_object_get(m, "prompt_s")),
         .generate_s = json_number_value(json_object_get(m, "generate_s")),
+        .n_empty = (int)json_integer_value(json_object_get(m, "n_empty")),
     };
     if (read_floats(json_object_get(m, "letter_logits"), logits) > 0)
         r.letter_logits = logits;
@@ -249,8 +282,10 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
                           void *user, const atomic_bool *cancel, lb_error *error) {
-    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, questions, n), clip->tiles_fd, error) !=
-        LB_STATUS_OK)
+    lb_wire_fds passed = {1, {clip->tiles_fd}};
+    if (clip->resized.data)
+        passed = (lb_wire_fds){3, {clip->tiles_fd, clip->frames->fd, clip->resized_fd}};
+    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, questions, n), &passed, error) != LB_STATUS_OK)
         return bury(child, error);
     bool stopping = false;
     for (;;) {

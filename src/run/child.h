@@ -2,7 +2,8 @@
  * own: `lowbeam` starts itself again as an engine child, talks to it over a socket (wire.h), and replaces it when it
  * dies.
  *
- * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the tiles' descriptor, {"type":"stop"}
+ * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the descriptors of the tiles
+ *                  and, for the detector, of the frames and their pictures, {"type":"stop"}
  * child -> parent: {"type":"ready"} or {"type":"error"}; for a video {"type":"reply"}..., {"type":"done"};
  *                  {"type":"abort", "cause"} when a library aborts
  */
@@ -35,7 +36,9 @@ typedef struct lb_child_state {
     char device[64], device_description[128];
     int image_size;
     int n_parallel;
-    size_t allocated_bytes, reserved_bytes, model_allocated_bytes, model_reserved_bytes;
+    int shortest_edge, longest_edge; /* of the detector's pictures; 0: no detector */
+    size_t allocated_bytes, reserved_bytes;
+    size_t model_allocated_bytes, model_reserved_bytes; /* when the VLM was loaded, before the detector */
 } lb_child_state;
 
 /* Starts a child and waits until it has loaded the models. Errors: what the child reported, or CHILD_DIED with the

@@ -18,7 +18,7 @@ static int abort_fd = -1;
 
 /* ggml's last words. The process ends after this: nothing here may fail in a new way. */
 static void tell_abort(const char *cause) {
-    lb_wire_send(abort_fd, json_pack("{s:s, s:s}", "type", "abort", "cause", cause), -1, NULL);
+    lb_wire_send(abort_fd, json_pack("{s:s, s:s}", "type", "abort", "cause", cause), NULL, NULL);
 }
 
 static void log_to_stderr(lb_log_level level, const char *stage, const char *message, void *user) {
@@ -31,11 +31,11 @@ static const char *text_or_null(const json_t *object, const char *key) {
     return json_string_value(json_object_get(object, key));
 }
 
-enum { N_STRINGS = 5 };
+enum { N_STRINGS = 7 };
 
 /* strings: [N_STRINGS], what the parameters point to */
 static lb_engine_params read_params(const json_t *m, char **strings) {
-    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system"};
+    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system", "detector", "labels"};
     for (int i = 0; i < N_STRINGS; i++)
         strings[i] = lb_wire_bytes_get(json_object_get(m, names[i]));
     lb_engine_params p = lb_engine_default_params();
@@ -44,6 +44,8 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.vlm.device = strings[2];
     p.prompt_path = strings[3];
     p.system = strings[4];
+    p.detector_path = strings[5];
+    p.labels_path = strings[6];
     p.vlm.n_threads = (int)json_integer_value(json_object_get(m, "n_threads"));
     p.vlm.exact = json_is_true(json_object_get(m, "exact"));
     p.vlm.tile_batch = (int)json_integer_value(json_object_get(m, "tile_batch"));
@@ -52,6 +54,10 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.max_new_tokens = (int)json_integer_value(json_object_get(m, "max_new_tokens"));
     p.letter_only = json_is_true(json_object_get(m, "letter_only"));
     p.reuse = json_is_true(json_object_get(m, "reuse"));
+    p.box_threshold = (float)json_number_value(json_object_get(m, "box_threshold"));
+    p.text_threshold = (float)json_number_value(json_object_get(m, "text_threshold"));
+    p.max_detections = (int)json_integer_value(json_object_get(m, "max_detections"));
+    p.detector_batch = (int)json_integer_value(json_object_get(m, "detector_batch"));
     return p;
 }
 
@@ -69,7 +75,7 @@ static void send_message(server *s, json_t *message) {
         json_object_set_new(message, "allocated", json_integer((json_int_t)allocated));
         json_object_set_new(message, "reserved", json_integer((json_int_t)reserved));
     }
-    if (lb_wire_send(s->fd, message, -1, NULL) == LB_STATUS_CHILD_DIED)
+    if (lb_wire_send(s->fd, message, NULL, NULL) == LB_STATUS_CHILD_DIED)
         s->lost = true;
 }
 
@@ -89,13 +95,14 @@ static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
     int n_choices = v->questions[r->question].n_choices;
     send_message(v->server,
-                 json_pack("{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f}", "type",
-                           "reply", "question", r->question, "status", (int)r->status, "message",
+                 json_pack("{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f, s:f, s:i}",
+                           "type", "reply", "question", r->question, "status", (int)r->status, "message",
                            lb_wire_bytes(r->message), "letter", r->letter, "fallback", (int)r->fallback, "text",
                            r->text, "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
                            r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
-                           "letter_probabilities", floats(r->letter_probabilities, n_choices), "encode_s", r->encode_s,
-                           "prompt_s", r->prompt_s, "generate_s", r->generate_s));
+                           "letter_probabilities", floats(r->letter_probabilities, n_choices), "detect_s", r->detect_s,
+                           "encode_s", r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s, "n_empty",
+                           r->n_empty));
 }
 
 static bool keep_going(void *user) {
@@ -136,48 +143,123 @@ static void test_fault(const lb_engine_question *questions, int n, int batch_siz
     }
 }
 
-static void answer_video(server *s, const json_t *m, int tiles_fd) {
-    const json_t *list = json_object_get(m, "questions"), *counts = json_object_get(m, "tiles_per_frame");
-    int n = (int)json_array_size(list), n_frames = (int)json_array_size(counts);
-    lb_engine_question *questions = calloc((size_t)n + 1, sizeof *questions);
-    const char **choices = calloc((size_t)n * LB_CHOICES_MAX + 1, sizeof *choices);
-    int *tiles_per_frame = calloc((size_t)n_frames + 1, sizeof *tiles_per_frame);
-    char **folders = calloc((size_t)n + 1, sizeof *folders); /* for the dump: each question's, and the video's last */
-    struct stat st;
-    void *tiles = MAP_FAILED;
-    if (fstat(tiles_fd, &st) == 0)
-        tiles = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, tiles_fd, 0);
-    if (questions && choices && tiles_per_frame && folders && tiles != MAP_FAILED) {
-        for (int i = 0; i < n_frames; i++)
-            tiles_per_frame[i] = (int)json_integer_value(json_array_get(counts, (size_t)i));
-        for (int i = 0; i < n; i++) {
-            const json_t *q = json_array_get(list, (size_t)i), *c = json_object_get(q, "choices");
-            const char **at = choices + (size_t)i * LB_CHOICES_MAX;
-            folders[i] = lb_wire_bytes_get(json_object_get(q, "dump_dir"));
-            questions[i] = (lb_engine_question){.id = text_or_null(q, "id"),
-                                                .text = text_or_null(q, "text"),
-                                                .choices = at,
-                                                .n_choices = (int)json_array_size(c),
-                                                .wanted = json_is_true(json_object_get(q, "wanted")),
-                                                .dump_dir = folders[i]};
-            for (size_t k = 0; k < json_array_size(c) && k < LB_CHOICES_MAX; k++)
-                at[k] = json_string_value(json_array_get(c, k));
-        }
-        folders[n] = lb_wire_bytes_get(json_object_get(m, "dump_dir"));
-        test_fault(questions, n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
-        video v = {s, questions};
-        lb_engine_clip clip = {
-            .n_frames = n_frames, .tiles_per_frame = tiles_per_frame, .tiles = tiles, .dump_dir = folders[n]};
-        lb_engine_answer(s->engine, &clip, questions, n, (lb_engine_callbacks){send_reply, keep_going, &v});
+/* A video as the message brought it. */
+typedef struct received {
+    lb_engine_clip clip;
+    lb_engine_question *questions; /* [n] */
+    int n;
+    const char **choices;
+    char **folders; /* for the dump: each question's, and the video's last */
+    struct mapping {
+        void *data; /* NULL: not mapped */
+        size_t bytes;
+    } map[LB_WIRE_FDS_MAX];
+} received;
+
+/* The descriptors as memory. False: one of them cannot be mapped. */
+static bool map_all(received *r, const lb_wire_fds *passed) {
+    for (int i = 0; i < passed->n; i++) {
+        struct stat st;
+        if (fstat(passed->fd[i], &st) != 0)
+            return false;
+        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, passed->fd[i], 0);
+        if (data == MAP_FAILED)
+            return false;
+        r->map[i] = (struct mapping){data, (size_t)st.st_size};
     }
-    if (tiles != MAP_FAILED)
-        munmap(tiles, (size_t)st.st_size);
-    for (int i = 0; folders && i <= n; i++)
-        free(folders[i]);
-    free(folders);
-    free(questions);
-    free(choices);
-    free(tiles_per_frame);
+    return passed->n > 0;
+}
+
+static int *read_ints(const json_t *array) {
+    const size_t n = json_array_size(array);
+    int *values = calloc(n + 1, sizeof *values);
+    for (size_t i = 0; i < n && values; i++)
+        values[i] = (int)json_integer_value(json_array_get(array, i));
+    return values;
+}
+
+static bool read_frames(received *r, const json_t *m) {
+    lb_engine_clip *clip = &r->clip;
+    if (!m || json_is_null(m)) /* no detector */
+        return true;
+    const json_t *index = json_object_get(m, "index"), *time_s = json_object_get(m, "time_s");
+    int64_t *indices = calloc((size_t)clip->n_frames + 1, sizeof *indices);
+    double *times = calloc((size_t)clip->n_frames + 1, sizeof *times);
+    for (int i = 0; i < clip->n_frames && indices && times; i++) {
+        indices[i] = json_integer_value(json_array_get(index, (size_t)i));
+        times[i] = json_number_value(json_array_get(time_s, (size_t)i));
+    }
+    clip->index = indices;
+    clip->time_s = times;
+    clip->frames = r->map[1].data;
+    clip->width = (int)json_integer_value(json_object_get(m, "width"));
+    clip->height = (int)json_integer_value(json_object_get(m, "height"));
+    clip->resized = (lb_resized){.data = r->map[2].data,
+                                 .n = (int)json_integer_value(json_object_get(m, "n_resized")),
+                                 .width = (int)json_integer_value(json_object_get(m, "resized_width")),
+                                 .height = (int)json_integer_value(json_object_get(m, "resized_height")),
+                                 .of_frame = read_ints(json_object_get(m, "of_frame"))};
+    return indices && times && clip->resized.of_frame && clip->frames && clip->resized.data;
+}
+
+static bool read_questions(received *r, const json_t *list) {
+    r->n = (int)json_array_size(list);
+    r->questions = calloc((size_t)r->n + 1, sizeof *r->questions);
+    r->choices = calloc((size_t)r->n * LB_CHOICES_MAX + 1, sizeof *r->choices);
+    r->folders = calloc((size_t)r->n + 1, sizeof *r->folders);
+    if (!r->questions || !r->choices || !r->folders)
+        return false;
+    for (int i = 0; i < r->n; i++) {
+        const json_t *q = json_array_get(list, (size_t)i), *c = json_object_get(q, "choices");
+        const char **at = r->choices + (size_t)i * LB_CHOICES_MAX;
+        r->folders[i] = lb_wire_bytes_get(json_object_get(q, "dump_dir"));
+        r->questions[i] = (lb_engine_question){.id = text_or_null(q, "id"),
+                                               .text = text_or_null(q, "text"),
+                                               .choices = at,
+                                               .n_choices = (int)json_array_size(c),
+                                               .wanted = json_is_true(json_object_get(q, "wanted")),
+                                               .dump_dir = r->folders[i]};
+        for (size_t k = 0; k < json_array_size(c) && k < LB_CHOICES_MAX; k++)
+            at[k] = json_string_value(json_array_get(c, k));
+    }
+    return true;
+}
+
+static bool read_video(received *r, const json_t *m, const lb_wire_fds *passed) {
+    const json_t *counts = json_object_get(m, "tiles_per_frame");
+    if (!map_all(r, passed) || !read_questions(r, json_object_get(m, "questions")))
+        return false;
+    r->folders[r->n] = lb_wire_bytes_get(json_object_get(m, "dump_dir"));
+    r->clip = (lb_engine_clip){.n_frames = (int)json_array_size(counts),
+                               .tiles_per_frame = read_ints(counts),
+                               .tiles = r->map[0].data,
+                               .dump_dir = r->folders[r->n]};
+    return r->clip.tiles_per_frame && read_frames(r, json_object_get(m, "frames"));
+}
+
+static void received_free(received *r) {
+    for (int i = 0; i < LB_WIRE_FDS_MAX; i++)
+        if (r->map[i].data)
+            munmap(r->map[i].data, r->map[i].bytes);
+    for (int i = 0; r->folders && i <= r->n; i++)
+        free(r->folders[i]);
+    free(r->folders);
+    free(r->questions);
+    free(r->choices);
+    free((void *)r->clip.tiles_per_frame);
+    free((void *)r->clip.resized.of_frame);
+    free((void *)r->clip.index);
+    free((void *)r->clip.time_s);
+}
+
+static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) {
+    received r = {0};
+    if (read_video(&r, m, passed)) {
+        test_fault(r.questions, r.n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
+        video v = {s, r.questions};
+        lb_engine_answer(s->engine, &r.clip, r.questions, r.n, (lb_engine_callbacks){send_reply, keep_going, &v});
+    }
+    received_free(&r);
     send_message(s, json_pack("{s:s}", "type", "done"));
 }
 
@@ -193,9 +275,14 @@ static void open_engine(server *s, const json_t *m) {
         return;
     }
     const lb_vlm_info *info = lb_vlm_get_info(lb_engine_vlm(s->engine));
-    send_message(s, json_pack("{s:s, s:o, s:o, s:i, s:i}", "type", "ready", "device", lb_wire_bytes(info->device),
-                              "description", lb_wire_bytes(info->device_description), "image_size", info->image_size,
-                              "n_parallel", info->n_parallel));
+    const lb_preprocess_params *edges = lb_engine_preprocess(s->engine);
+    size_t allocated, reserved;
+    lb_engine_vlm_memory(s->engine, &allocated, &reserved);
+    send_message(s, json_pack("{s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "device",
+                              lb_wire_bytes(info->device), "description", lb_wire_bytes(info->device_description),
+                              "image_size", info->image_size, "n_parallel", info->n_parallel, "shortest_edge",
+                              edges ? edges->shortest_edge : 0, "longest_edge", edges ? edges->longest_edge : 0,
+                              "vlm_allocated", (json_int_t)allocated, "vlm_reserved", (json_int_t)reserved));
 }
 
 int lb_child_main(int fd) {
@@ -217,7 +304,7 @@ int lb_child_main(int fd) {
     server s = {.fd = fd};
     while (!s.lost) {
         json_t *message = NULL;
-        int passed = -1;
+        lb_wire_fds passed;
         lb_status status = lb_wire_receive(fd, &message, &passed, NULL);
         if (status == LB_STATUS_INTERRUPTED)
             continue;
@@ -227,9 +314,8 @@ int lb_child_main(int fd) {
         if (strcmp(type, "open") == 0)
             open_engine(&s, message);
         else if (strcmp(type, "video") == 0 && s.engine)
-            answer_video(&s, message, passed);
-        if (passed >= 0)
-            close(passed);
+            answer_video(&s, message, &passed);
+        lb_wire_fds_close(&passed);
         json_decref(message);
     }
     lb_engine_free(s.engine);

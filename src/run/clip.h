@@ -1,4 +1,4 @@
-/* One video made ready for the engine: frames read, tiles cut, both in shared memory.
+/* One video made ready for the engine: frames read, tiles cut, the detector's pictures resized, all in shared memory.
  *
  *     lb_clip *clip;
  *     lb_clip_prepare("videos/a.mp4", &params, &clip, &error);       // any thread
@@ -9,12 +9,14 @@
 #define LB_RUN_CLIP_H
 
 #include "lowbeam/status.h"
+#include "run/findings.h"
 #include "video/video.h"
 
 typedef struct lb_clip_params {
     lb_frames_params frames;
-    int max_tiles; /* of one frame, without the thumbnail; default 1 */
-    int tile_size; /* pixels a side, from the mmproj file */
+    int max_tiles;                   /* of one frame, without the thumbnail; default 1 */
+    int tile_size;                   /* pixels a side, from the mmproj file */
+    int shortest_edge, longest_edge; /* of the detector's pictures, from its file; 0: no detector */
 } lb_clip_params;
 
 typedef struct lb_clip {
@@ -24,10 +26,13 @@ typedef struct lb_clip {
     const uint8_t *tiles; /* [n_tiles][tile_size][tile_size][3], mapped from tiles_fd, which another process can map */
     size_t tiles_bytes;
     int tiles_fd;
-    double tile_time_s; /* cutting; frames->decode_time_s: reading */
+    lb_resized resized; /* for the detector, mapped from resized_fd; data NULL: none */
+    size_t resized_bytes;
+    int resized_fd;
+    double tile_time_s; /* cutting and resizing; frames->decode_time_s: reading */
 } lb_clip;
 
-/* Errors: those of lb_frames_read and lb_tiles_cut, with the path in front. */
+/* Errors: those of lb_frames_read, lb_tiles_cut and lb_preprocess_size, with the path in front. */
 lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_clip **clip, lb_error *error);
 void lb_clip_free(lb_clip *clip);
 

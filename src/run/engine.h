@@ -1,5 +1,5 @@
-/* The engine in one process: a clip's tiles and its questions in, answers out. The engine child runs it behind a
- * socket; lowbeam.h's calls run it in the caller's process.
+/* The engine in one process: a clip's frames and tiles and its questions in, answers out. The engine child runs it
+ * behind a socket; lowbeam.h's calls run it in the caller's process.
  *
  *     lb_engine *engine;
  *     lb_engine_open(&params, &engine, &error);
@@ -11,17 +11,23 @@
 
 #include "dataset/dataset.h"
 #include "lowbeam/status.h"
+#include "run/findings.h"
 #include "vlm/vlm.h"
 
 typedef struct lb_engine lb_engine;
 
 typedef struct lb_engine_params {
     lb_vlm_params vlm;
-    const char *prompt_path; /* template file; NULL: the built-in one */
-    const char *system;      /* system message; NULL: the one that InternVL was trained with */
-    int max_new_tokens;      /* default 512 */
-    bool letter_only;        /* read the letters' logits instead of generating; default false */
-    bool reuse;              /* evaluate what a video's questions share once; default true */
+    const char *prompt_path;             /* template file; NULL: the built-in one */
+    const char *system;                  /* system message; NULL: the one that InternVL was trained with */
+    int max_new_tokens;                  /* default 512 */
+    bool letter_only;                    /* read the letters' logits instead of generating; default false */
+    bool reuse;                          /* evaluate what a video's questions share once; default true */
+    const char *detector_path;           /* Grounding DINO, GGUF; NULL (default): none */
+    const char *labels_path;             /* what it looks for, a file with one label a line; NULL: lb_labels_default */
+    float box_threshold, text_threshold; /* defaults: lb_find_default_params */
+    int max_detections;                  /* of a frame that enter the prompt and the crops; default 5 */
+    int detector_batch;                  /* most frames at once; 0 (default): chosen, halved while memory is short */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);
@@ -30,14 +36,23 @@ lb_engine_params lb_engine_default_params(void);
 lb_status lb_engine_open(const lb_engine_params *params, lb_engine **engine, lb_error *error);
 void lb_engine_free(lb_engine *engine);
 const lb_vlm *lb_engine_vlm(const lb_engine *engine);
+const lb_preprocess_params *lb_engine_preprocess(const lb_engine *engine); /* the detector's; NULL: no detector */
 
-/* A clip as the engine sees it: borrowed for the call. */
+/* Device memory after the VLM was loaded, before the detector. */
+void lb_engine_vlm_memory(const lb_engine *engine, size_t *allocated, size_t *reserved);
+
+/* A clip as the engine sees it: borrowed for the call. What stands below tiles is read by an engine with a detector. */
 typedef struct lb_engine_clip {
     int n_frames;
-    const int *tiles_per_frame; /* [n_frames] */
+    const int *tiles_per_frame; /* [n_frames] of the frames alone */
     const uint8_t *tiles;       /* [sum of tiles_per_frame][size][size][3] */
-    const char *dump_dir;       /* folder for embeddings.npy; NULL: none */
-    uint64_t id;                /* not 0: its embeddings are kept until a clip of another id comes */
+    const uint8_t *frames;      /* [n_frames][height][width][3], for the crops */
+    int width, height;
+    lb_resized resized;
+    const int64_t *index; /* [n_frames], for the dump, as time_s */
+    const double *time_s; /* [n_frames] */
+    const char *dump_dir; /* folder for tiles.npy, tiles_per_frame.npy, embeddings.npy, detections.json; NULL: none */
+    uint64_t id;          /* not 0: what the models made of it is kept until a clip of another id comes */
 } lb_engine_clip;
 
 typedef struct lb_engine_question {
@@ -58,9 +73,11 @@ typedef struct lb_engine_reply {
     const char *text;   /* what the model said, cleaned; "" when failed */
     const char *prompt; /* template filled in; "" when it came not so far */
     int n_prompt_tokens, n_new_tokens;
-    const float *letter_logits;            /* [n_choices]; NULL when failed */
-    const float *letter_probabilities;     /* [n_choices], letter_only; else NULL */
-    double encode_s, prompt_s, generate_s; /* encode: of the video; the others: this question's share */
+    const float *letter_logits;        /* [n_choices]; NULL when failed */
+    const float *letter_probabilities; /* [n_choices], letter_only; else NULL */
+    double detect_s, encode_s;         /* of the video */
+    double prompt_s, generate_s;       /* this question's share */
+    int n_empty;                       /* the video's boxes without area, which were left out */
 } lb_engine_reply;
 
 typedef struct lb_engine_callbacks {

@@ -10,34 +10,36 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static lb_status write_file(const char *folder, const char *name, const void *head, size_t n_head, const void *data,
-                            size_t n, lb_error *error) {
+/* parts: [n_parts], each of n bytes */
+static lb_status write_file(const char *folder, const char *name, const void *head, size_t n_head,
+                            const void *const *part, size_t n_parts, size_t n, lb_error *error) {
     char path[PATH_MAX];
     if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
         return lb_error_set(error, LB_STATUS_IO, "%s/%s: the path is too long", folder, name);
     FILE *file = fopen(path, "wb");
     if (!file)
         return lb_error_set(error, LB_STATUS_IO, "%s: %s", path, strerror(errno));
-    size_t written = fwrite(head, 1, n_head, file) + (n ? fwrite(data, 1, n, file) : 0);
-    int closed = fclose(file);
-    if (written != n_head + n || closed != 0)
+    bool good = fwrite(head, 1, n_head, file) == n_head;
+    for (size_t i = 0; i < n_parts && n > 0 && good; i++)
+        good = fwrite(part[i], 1, n, file) == n;
+    if (fclose(file) != 0 || !good)
         return lb_error_set(error, LB_STATUS_IO, "%s: cannot be written: %s", path, strerror(errno));
     return LB_STATUS_OK;
 }
 
-lb_status lb_npy_write(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
-                       const void *data, lb_error *error) {
+/* Magic, version, header's length, header; padded with spaces so that the data begins at a multiple of 64. Returns the
+ * header's size; *n_entry: bytes of one entry of the slowest axis. */
+static size_t make_head(const char *type, int n_dims, const int64_t *shape, unsigned char head[384], size_t *n_entry) {
     char dims[128] = "";
-    size_t n = (size_t)(type[2] - '0');
+    *n_entry = (size_t)(type[2] - '0');
     for (int i = 0; i < n_dims; i++) {
         size_t used = strlen(dims);
         snprintf(dims + used, sizeof dims - used, "%lld,%s", (long long)shape[i], i + 1 < n_dims ? " " : "");
-        n *= (size_t)shape[i];
+        if (i > 0)
+            *n_entry *= (size_t)shape[i];
     }
     char text[256];
     int length = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", type, dims);
-    /* magic, version, header's length, header; padded with spaces so that the data begins at a multiple of 64 */
-    unsigned char head[384];
     size_t total = (10 + (size_t)length + 1 + 63) / 64 * 64;
     memset(head, ' ', total);
     memcpy(head, "\x93NUMPY\x01\x00", 8);
@@ -45,11 +47,25 @@ lb_status lb_npy_write(const char *folder, const char *name, const char *type, i
     head[9] = (unsigned char)((total - 10) >> 8);
     memcpy(head + 10, text, (size_t)length);
     head[total - 1] = '\n';
-    return write_file(folder, name, head, total, data, n, error);
+    return total;
+}
+
+lb_status lb_npy_write(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
+                       const void *data, lb_error *error) {
+    unsigned char head[384];
+    size_t n_entry, n_head = make_head(type, n_dims, shape, head, &n_entry);
+    return write_file(folder, name, head, n_head, &data, 1, n_entry * (size_t)shape[0], error);
+}
+
+lb_status lb_npy_write_parts(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
+                             const void *const *part, lb_error *error) {
+    unsigned char head[384];
+    size_t n_entry, n_head = make_head(type, n_dims, shape, head, &n_entry);
+    return write_file(folder, name, head, n_head, part, (size_t)shape[0], n_entry, error);
 }
 
 lb_status lb_text_write(const char *folder, const char *name, const char *text, size_t n, lb_error *error) {
-    return write_file(folder, name, "", 0, text, n, error);
+    return write_file(folder, name, "", 0, (const void *const[]){text}, 1, n, error);
 }
 
 lb_status lb_folder_make(const char *folder, lb_error *error) {

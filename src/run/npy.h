@@ -11,6 +11,10 @@
 lb_status lb_npy_write(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
                        const void *data, lb_error *error);
 
+/* The same for data that lies in shape[0] parts of equal size, one an entry of the slowest axis. */
+lb_status lb_npy_write_parts(const char *folder, const char *name, const char *type, int n_dims, const int64_t *shape,
+                             const void *const *part, lb_error *error);
+
 lb_status lb_text_write(const char *folder, const char *name, const char *text, size_t n, lb_error *error);
 
 /* Makes folder and what leads to it. */

@@ -59,10 +59,13 @@ lb_status lb_output_check(const char *db_path, lb_error *error) {
 
 lb_status lb_output_journal(const lb_run_params *params, const char *db_path, lb_journal **journal, lb_error *error) {
     const lb_engine_params *e = &params->child.engine;
-    char frames[32], tiles[32], tokens[32];
+    char frames[32], tiles[32], tokens[32], box[32], text[32], detections[32];
     snprintf(frames, sizeof frames, "%d", params->clip.frames.n_frames);
     snprintf(tiles, sizeof tiles, "%d", params->clip.max_tiles);
     snprintf(tokens, sizeof tokens, "%d", e->max_new_tokens);
+    snprintf(box, sizeof box, "%.9g", (double)e->box_threshold);
+    snprintf(text, sizeof text, "%.9g", (double)e->text_threshold);
+    snprintf(detections, sizeof detections, "%d", e->max_detections);
     const char *settings[] = {"lowbeam",
                               LOWBEAM_VERSION,
                               "questions",
@@ -85,6 +88,16 @@ lb_status lb_output_journal(const lb_run_params *params, const char *db_path, lb
                               e->reuse ? "yes" : "no",
                               "exact",
                               e->vlm.exact ? "yes" : "no",
+                              "detector",
+                              e->detector_path ? e->detector_path : "(none)",
+                              "labels",
+                              e->labels_path ? e->labels_path : "(built in)",
+                              "box_threshold",
+                              box,
+                              "text_threshold",
+                              text,
+                              "max_detections",
+                              detections,
                               NULL};
     return lb_journal_create(db_path, settings, journal, error);
 }

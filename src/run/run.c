@@ -92,7 +92,8 @@ typedef struct group_state {
     lb_engine_question *questions;
     size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
-    int deaths; /* since the last answer */
+    int deaths;  /* since the last answer */
+    int n_empty; /* the video's boxes without area */
 } group_state;
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
@@ -103,6 +104,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     g->questions[place].wanted = false;
     g->deaths = 0;
     g->run->videos_lost = 0;
+    g->n_empty = reply->n_empty;
     bool failed = reply->status != LB_STATUS_OK;
     const double n_sharing = (double)g->group->n_questions;
     lb_journal_record record = {
@@ -117,6 +119,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
         .n_prompt_tokens = reply->n_prompt_tokens,
         .n_new_tokens = reply->n_new_tokens,
         .decode_s = (g->clip->frames->decode_time_s + g->clip->tile_time_s) / n_sharing,
+        .detect_s = reply->detect_s / n_sharing,
         .encode_s = reply->encode_s / n_sharing,
         .prompt_s = reply->prompt_s,
         .generate_s = reply->generate_s,
@@ -233,21 +236,15 @@ static void ask_group(group_state *g, const char *dump_dir) {
         r->videos_lost++;
 }
 
+/* What the parent has; the engine adds tiles and detections. */
 static lb_status dump_clip(const char *folder, const lb_clip *clip, lb_error *error) {
     const lb_frames *f = clip->frames;
-    const int64_t n = f->n_frames, s = clip->tile_size;
-    int32_t counts[f->n_frames];
-    for (int i = 0; i < f->n_frames; i++)
-        counts[i] = clip->tiles_per_frame[i];
+    const int64_t n = f->n_frames;
     lb_status status = lb_folder_make(folder, error);
     if (status == LB_STATUS_OK)
         status = lb_npy_write(folder, "frame_index.npy", "<i8", 1, (int64_t[]){n}, f->index, error);
     if (status == LB_STATUS_OK)
         status = lb_npy_write(folder, "frames.npy", "|u1", 4, (int64_t[]){n, f->height, f->width, 3}, f->data, error);
-    if (status == LB_STATUS_OK)
-        status = lb_npy_write(folder, "tiles.npy", "|u1", 4, (int64_t[]){clip->n_tiles, s, s, 3}, clip->tiles, error);
-    if (status == LB_STATUS_OK)
-        status = lb_npy_write(folder, "tiles_per_frame.npy", "<i4", 1, (int64_t[]){n}, counts, error);
     return status;
 }
 
@@ -279,6 +276,7 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
         }
         group_state g = {.run = r, .group = group, .questions = questions, .n = group->n_questions, .clip = clip};
         ask_group(&g, dump_dir);
+        r->result->n_empty += (size_t)g.n_empty;
     } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
         for (size_t i = 0; i < group->n_questions; i++)
             store_failure(r, group->question[i], error.message);
@@ -309,7 +307,10 @@ static lb_status answer_all(run *r, lb_error *error) {
                                      .cancel = p->cancel,
                                      .n_threads = p->n_decoders,
                                      .n_ahead = p->n_ahead};
-        params.clip.tile_size = lb_child_get_state(r->child)->image_size;
+        const lb_child_state *engine = lb_child_get_state(r->child);
+        params.clip.tile_size = engine->image_size;
+        params.clip.shortest_edge = engine->shortest_edge;
+        params.clip.longest_edge = engine->longest_edge;
         status = lb_prefetch_start(paths, dataset->n_groups, &params, &prefetch, error);
     }
     for (size_t i = 0; i < dataset->n_groups && status == LB_STATUS_OK; i++) {

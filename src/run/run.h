@@ -39,6 +39,7 @@ typedef struct lb_run_result {
     char csv_path[PATH_MAX], db_path[PATH_MAX];
     size_t n_questions, n_answered, n_fallback, n_truths, n_right;
     size_t n_videos, n_children; /* clips read; engine processes used */
+    size_t n_empty;              /* detector's boxes without area, which were left out */
     bool interrupted;
     double seconds; /* without loading the models */
     lb_child_state engine;

@@ -16,22 +16,23 @@ static lb_status gone(lb_error *error) {
     return lb_error_set(error, LB_STATUS_CHILD_DIED, "the other process is gone");
 }
 
-/* The length goes first, the descriptor beside it. */
-static lb_status send_head(int fd, uint32_t n, int passed_fd, lb_error *error) {
+/* The length goes first, the descriptors beside it. */
+static lb_status send_head(int fd, uint32_t n, const lb_wire_fds *passed, lb_error *error) {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof(int) * LB_WIRE_FDS_MAX)];
     } control = {0};
     struct iovec part = {&n, sizeof n};
     struct msghdr head = {.msg_iov = &part, .msg_iovlen = 1};
-    if (passed_fd >= 0) {
+    if (passed && passed->n > 0) {
+        const size_t bytes = sizeof(int) * (size_t)passed->n;
         head.msg_control = control.bytes;
-        head.msg_controllen = sizeof control.bytes;
+        head.msg_controllen = CMSG_SPACE(bytes);
         struct cmsghdr *c = CMSG_FIRSTHDR(&head);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &passed_fd, sizeof passed_fd);
+        c->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(c), passed->fd, bytes);
     }
     ssize_t sent;
     while ((sent = sendmsg(fd, &head, MSG_NOSIGNAL)) < 0 && errno == EINTR)
@@ -39,14 +40,14 @@ static lb_status send_head(int fd, uint32_t n, int passed_fd, lb_error *error) {
     return sent == (ssize_t)sizeof n ? LB_STATUS_OK : gone(error);
 }
 
-lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error) {
+lb_status lb_wire_send(int fd, json_t *message, const lb_wire_fds *passed, lb_error *error) {
     char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
     json_decref(message);
     if (!text)
         return lb_error_set(error, LB_STATUS_INTERNAL, "a message between the processes cannot be written");
     size_t n = strlen(text);
     lb_status status = n > MESSAGE_MAX ? lb_error_set(error, LB_STATUS_DOES_NOT_FIT, "a message of %zu bytes", n)
-                                       : send_head(fd, (uint32_t)n, passed_fd, error);
+                                       : send_head(fd, (uint32_t)n, passed, error);
     for (size_t done = 0; done < n && status == LB_STATUS_OK;) {
         ssize_t sent = send(fd, text + done, n - done, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
@@ -60,10 +61,10 @@ lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error) 
     return status;
 }
 
-static lb_status receive_head(int fd, uint32_t *n, int *passed_fd, lb_error *error) {
+static lb_status receive_head(int fd, uint32_t *n, lb_wire_fds *passed, lb_error *error) {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof(int) * LB_WIRE_FDS_MAX)];
     } control = {0};
     struct iovec part = {n, sizeof *n};
     struct msghdr head = {
@@ -74,16 +75,23 @@ static lb_status receive_head(int fd, uint32_t *n, int *passed_fd, lb_error *err
     if (got != (ssize_t)sizeof *n)
         return gone(error);
     struct cmsghdr *c = CMSG_FIRSTHDR(&head);
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-        memcpy(passed_fd, CMSG_DATA(c), sizeof *passed_fd);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+        passed->n = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(passed->fd, CMSG_DATA(c), sizeof(int) * (size_t)passed->n);
+    }
     return LB_STATUS_OK;
 }
 
-lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *error) {
+void lb_wire_fds_close(lb_wire_fds *passed) {
+    while (passed->n > 0)
+        close(passed->fd[--passed->n]);
+}
+
+lb_status lb_wire_receive(int fd, json_t **message, lb_wire_fds *passed, lb_error *error) {
     *message = NULL;
-    *passed_fd = -1;
+    passed->n = 0;
     uint32_t n = 0;
-    lb_status status = receive_head(fd, &n, passed_fd, error);
+    lb_status status = receive_head(fd, &n, passed, error);
     if (status != LB_STATUS_OK)
         return status;
     char *text = NULL;
@@ -111,10 +119,8 @@ lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *er
         }
     }
     free(text);
-    if (status != LB_STATUS_OK && *passed_fd >= 0) {
-        close(*passed_fd);
-        *passed_fd = -1;
-    }
+    if (status != LB_STATUS_OK)
+        lb_wire_fds_close(passed);
     return status;
 }
 

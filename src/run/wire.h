@@ -1,9 +1,9 @@
-/* Messages between lowbeam and its engine child: JSON over a socket pair, with a file descriptor beside it where one is
- * needed. Both ends are the same binary, so there is no version to agree on.
+/* Messages between lowbeam and its engine child: JSON over a socket pair, with file descriptors beside it where they
+ * are needed. Both ends are the same binary, so there is no version to agree on.
  *
- *     lb_wire_send(fd, json_pack("{s:s}", "type", "stop"), -1, &error);        // takes the object
+ *     lb_wire_send(fd, json_pack("{s:s}", "type", "stop"), NULL, &error);        // takes the object
  *     json_t *message;
- *     int passed;
+ *     lb_wire_fds passed;
  *     lb_wire_receive(fd, &message, &passed, &error);                          // CHILD_DIED: the other end is gone
  */
 #ifndef LB_RUN_WIRE_H
@@ -14,14 +14,21 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* Takes message over, also on failure; passed_fd -1: none. Errors: INTERNAL (message NULL), DOES_NOT_FIT, CHILD_DIED.
- */
-lb_status lb_wire_send(int fd, json_t *message, int passed_fd, lb_error *error);
+enum { LB_WIRE_FDS_MAX = 4 };
+typedef struct lb_wire_fds {
+    int n, fd[LB_WIRE_FDS_MAX];
+} lb_wire_fds;
 
-/* Waits for one message. message: the caller's, json_decref. passed_fd: the caller's to close, -1 when there is none.
+/* Takes message over, also on failure; passed stay the caller's, NULL: none. Errors: INTERNAL (message NULL),
+ * DOES_NOT_FIT, CHILD_DIED. */
+lb_status lb_wire_send(int fd, json_t *message, const lb_wire_fds *passed, lb_error *error);
+
+/* Waits for one message. message: the caller's, json_decref. passed: the caller's to close.
  * Errors: CHILD_DIED (the other end closed), INTERRUPTED (a signal came before the message began),
- * OUT_OF_MEMORY, FORMAT. */
-lb_status lb_wire_receive(int fd, json_t **message, int *passed_fd, lb_error *error);
+ * OUT_OF_MEMORY, FORMAT; nothing is passed then. */
+lb_status lb_wire_receive(int fd, json_t **message, lb_wire_fds *passed, lb_error *error);
+
+void lb_wire_fds_close(lb_wire_fds *passed); /* n is 0 then */
 
 /* Is there something to receive now? (That the other end closed counts.) */
 bool lb_wire_pending(int fd);

@@ -76,6 +76,45 @@ def _make_model():
     return folder
 
 
+DETECTOR_CONFIG = {  # as tools/make_detector_models.py's kind a; 20 queries
+    "model_type": "grounding-dino", "d_model": 32, "num_queries": 20, "encoder_layers": 2, "decoder_layers": 2,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "backbone_config": {"model_type": "swin", "embed_dim": 16, "depths": [1, 2, 2, 1], "num_heads": [1, 2, 2, 4],
+                        "window_size": 7, "out_indices": [2, 3, 4]},
+    "text_config": {"model_type": "bert", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                    "intermediate_size": 96, "vocab_size": 1100, "max_position_embeddings": 64}}
+DETECTOR_WORDS = ("traffic sign light signal lane arrow road marking vehicle car truck motorcycle bicycle pedestrian stop "
+                  "speed limit").split()
+
+
+def detector_file():
+    """A small random detector as GGUF, made by `lowbeam convert`. Its pictures' edges are 96 and 160 pixels."""
+    path = os.path.join(BUILD, "test-detector.gguf")
+    maker = os.path.join(BUILD, "tests", "dump_checkpoint")
+    with open(path + ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made_from = max(os.path.getmtime(name) for name in (maker, LOWBEAM, __file__))
+        if not os.path.exists(path) or os.path.getmtime(path) < made_from:
+            with tempfile.TemporaryDirectory(prefix="lowbeam-detector-") as folder:
+                words = [f"w{i}" for i in range(1100)]
+                for at, word in ((0, "[PAD]"), (100, "[UNK]"), (101, "[CLS]"), (102, "[SEP]"), (1012, "."), (1029, "?"),
+                                 *enumerate(DETECTOR_WORDS, 200)):
+                    words[at] = word
+                edges = {"shortest_edge": 96, "longest_edge": 160}
+                texts = {"config.json": json.dumps(DETECTOR_CONFIG), "vocab.txt": "\n".join(words) + "\n",
+                         "preprocessor_config.json": json.dumps({
+                             "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "size": edges,
+                             "resample": 2})}
+                for name, text in texts.items():
+                    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                        file.write(text)
+                subprocess.run([maker, folder], check=True)
+                subprocess.run([LOWBEAM, "convert", folder, "-o", path + ".partial.gguf", "--type", "f32"], check=True,
+                               stdout=subprocess.DEVNULL)
+                os.rename(path + ".partial.gguf", path)
+    return path
+
+
 def model_files():
     """(language model, vision part)"""
     found = glob.glob(os.path.join(MODEL, "*.gguf"))

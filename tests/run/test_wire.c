@@ -1,4 +1,4 @@
-/* Messages between lowbeam and its engine child: whole, broken, with and without a descriptor. */
+/* Messages between lowbeam and its engine child: whole, broken, with and without descriptors. */
 #include "run/wire.h"
 
 #include <fcntl.h>
@@ -33,7 +33,7 @@ static void close_end(int i) {
     ends[i] = -1;
 }
 
-static json_t *receive(int *passed) {
+static json_t *receive(lb_wire_fds *passed) {
     json_t *message;
     lb_error error = {0};
     if (lb_wire_receive(ends[1], &message, passed, &error) != LB_STATUS_OK)
@@ -43,26 +43,27 @@ static json_t *receive(int *passed) {
 
 static void expect_failure(lb_status expected) {
     json_t *message = (json_t *)1;
-    int passed = 77;
+    lb_wire_fds passed = {.n = 77};
     lb_error error = {0};
     lb_status status = lb_wire_receive(ends[1], &message, &passed, &error);
     if (status != expected)
         fail_msg("%s, expected %s: %s", lb_status_name(status), lb_status_name(expected), error.message);
     assert_null(message);
-    assert_int_equal(passed, -1);
+    assert_int_equal(passed.n, 0);
 }
 
 static void test_messages_come_whole_and_in_order(void **state) {
     (void)state;
     for (int i = 0; i < 3; i++)
-        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s, s:i}", "type", "đ\n", "n", i), -1, NULL), LB_STATUS_OK);
+        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s, s:i}", "type", "đ\n", "n", i), NULL, NULL),
+                         LB_STATUS_OK);
     for (int i = 0; i < 3; i++) {
-        int passed;
+        lb_wire_fds passed;
         assert_true(lb_wire_pending(ends[1]));
         json_t *message = receive(&passed);
         assert_string_equal(lb_wire_type(message), "đ\n");
         assert_int_equal(json_integer_value(json_object_get(message, "n")), i);
-        assert_int_equal(passed, -1);
+        assert_int_equal(passed.n, 0);
         json_decref(message);
     }
     assert_false(lb_wire_pending(ends[1]));
@@ -71,28 +72,39 @@ static void test_messages_come_whole_and_in_order(void **state) {
     json_decref(no_type);
 }
 
-static void test_descriptor_goes_along(void **state) {
+static void test_descriptors_go_along(void **state) {
     (void)state;
-    int file[2], passed;
+    int file[2];
     assert_int_equal(pipe(file), 0);
-    assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "video"), file[0], NULL), LB_STATUS_OK);
-    assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "stop"), -1, NULL), LB_STATUS_OK);
-    json_decref(receive(&passed));
-    assert_true(passed >= 0 && passed != file[0]);
-    assert_true(fcntl(passed, F_GETFD) & FD_CLOEXEC);
-    char byte = 0;
-    assert_int_equal(write(file[1], "x", 1), 1);
-    assert_int_equal(read(passed, &byte, 1), 1);
-    assert_int_equal(byte, 'x');
-    close(passed);
-    json_decref(receive(&passed));
-    assert_int_equal(passed, -1);
+    for (int n = 1; n <= LB_WIRE_FDS_MAX; n++) {
+        lb_wire_fds sent = {.n = n}, passed;
+        for (int i = 0; i < n; i++)
+            sent.fd[i] = file[i % 2]; /* the reading end, the writing end, ... */
+        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "video"), &sent, NULL), LB_STATUS_OK);
+        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "stop"), NULL, NULL), LB_STATUS_OK);
+        json_decref(receive(&passed));
+        assert_int_equal(passed.n, n);
+        for (int i = 0; i < n; i++) {
+            assert_true(passed.fd[i] >= 0 && passed.fd[i] != file[i % 2]);
+            assert_true(fcntl(passed.fd[i], F_GETFD) & FD_CLOEXEC);
+        }
+        char byte = 0;
+        assert_int_equal(write(n > 1 ? passed.fd[1] : file[1], "x", 1), 1);
+        assert_int_equal(read(passed.fd[0], &byte, 1), 1);
+        assert_int_equal(byte, 'x');
+        const int first = passed.fd[0];
+        lb_wire_fds_close(&passed);
+        assert_int_equal(passed.n, 0);
+        assert_int_equal(fcntl(first, F_GETFD), -1);
+        json_decref(receive(&passed));
+        assert_int_equal(passed.n, 0);
+    }
     close(file[0]);
     close(file[1]);
 }
 
 static void *send_large(void *user) {
-    lb_wire_send(ends[0], json_pack("{s:s, s:o}", "type", "large", "text", user), -1, NULL);
+    lb_wire_send(ends[0], json_pack("{s:s, s:o}", "type", "large", "text", user), NULL, NULL);
     return NULL;
 }
 
@@ -104,7 +116,7 @@ static void test_message_larger_than_the_sockets_buffer(void **state) {
     memset(text, 'x', N);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, send_large, json_stringn(text, N)), 0);
-    int passed;
+    lb_wire_fds passed;
     json_t *message = receive(&passed);
     pthread_join(thread, NULL);
     assert_int_equal(json_string_length(json_object_get(message, "text")), N);
@@ -116,7 +128,7 @@ static void test_closed_ends(void **state) {
     (void)state;
     close_end(0);
     expect_failure(LB_STATUS_CHILD_DIED);
-    assert_int_equal(lb_wire_send(ends[1], json_pack("{s:s}", "type", "x"), -1, NULL), LB_STATUS_CHILD_DIED);
+    assert_int_equal(lb_wire_send(ends[1], json_pack("{s:s}", "type", "x"), NULL, NULL), LB_STATUS_CHILD_DIED);
     assert_true(lb_wire_pending(ends[1])); /* its end is something to receive */
 }
 
@@ -155,7 +167,7 @@ static void test_descriptor_of_a_malformed_message_is_closed(void **state) {
     int before = dup(0), after;
     close(before);
     json_t *array = json_pack("[i]", 1);
-    assert_int_equal(lb_wire_send(ends[0], array, 0, NULL), LB_STATUS_OK);
+    assert_int_equal(lb_wire_send(ends[0], array, &(lb_wire_fds){1, {0}}, NULL), LB_STATUS_OK);
     expect_failure(LB_STATUS_FORMAT);
     after = dup(0);
     close(after);
@@ -165,8 +177,8 @@ static void test_descriptor_of_a_malformed_message_is_closed(void **state) {
 static void test_message_that_cannot_be_written(void **state) {
     (void)state;
     lb_error error = {0};
-    assert_int_equal(lb_wire_send(ends[0], NULL, -1, &error), LB_STATUS_INTERNAL);
-    assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "\xff"), -1, &error), LB_STATUS_INTERNAL);
+    assert_int_equal(lb_wire_send(ends[0], NULL, NULL, &error), LB_STATUS_INTERNAL);
+    assert_int_equal(lb_wire_send(ends[0], json_pack("{s:s}", "type", "\xff"), NULL, &error), LB_STATUS_INTERNAL);
     assert_false(lb_wire_pending(ends[1])); /* nothing half sent */
 }
 
@@ -191,9 +203,9 @@ static void test_bytes_that_are_no_utf8(void **state) {
     all[255] = 0;
     const char *const texts[] = {all, "", "/tmp/đường.gguf", "\xff\xfe", "plain"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:o}", "path", lb_wire_bytes(texts[i])), -1, NULL),
+        assert_int_equal(lb_wire_send(ends[0], json_pack("{s:o}", "path", lb_wire_bytes(texts[i])), NULL, NULL),
                          LB_STATUS_OK);
-        int passed;
+        lb_wire_fds passed;
         json_t *message = receive(&passed);
         char *back = lb_wire_bytes_get(json_object_get(message, "path"));
         assert_string_equal(back, texts[i]);
@@ -211,7 +223,7 @@ int main(void) {
 #define PAIRED(test) cmocka_unit_test_setup_teardown(test, make_pair, close_pair)
     const struct CMUnitTest tests[] = {
         PAIRED(test_messages_come_whole_and_in_order),
-        PAIRED(test_descriptor_goes_along),
+        PAIRED(test_descriptors_go_along),
         PAIRED(test_message_larger_than_the_sockets_buffer),
         PAIRED(test_closed_ends),
         PAIRED(test_end_in_the_middle),

@@ -1,0 +1,64 @@
+/* Shared by the engine's files, one a phase of a video: engine.c loads the models and leads through the phases,
+ * engine_sight.c detects and encodes, engine_batch.c prompts and generates. */
+#ifndef LB_RUN_ENGINE_INTERNAL_H
+#define LB_RUN_ENGINE_INTERNAL_H
+
+#include "answer/prompt.h"
+#include "run/engine.h"
+#include "vlm/tokenizer.h"
+
+/* A video as the models see it; what its questions share. */
+typedef struct lb_sight {
+    lb_findings findings; /* n_frames 0: no detector */
+    int *tiles_per_frame; /* [n_frames] crops included */
+    int n_tiles;
+    lb_embeddings *pictures; /* NULL: not encoded */
+    double detect_s, encode_s;
+} lb_sight;
+
+struct lb_engine {
+    lb_engine_params params;
+    char *system;
+    lb_vlm *vlm;
+    lb_find *find; /* NULL: no detector */
+    lb_tokenizer *tokenizer;
+    lb_prompt_template *prompt_template;
+    int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */
+    size_t vlm_allocated, vlm_reserved;   /* before the detector was loaded */
+    bool said_not_shared;
+    lb_sight kept; /* of the clip kept_id */
+    uint64_t kept_id;
+};
+
+/* One call of lb_engine_answer. */
+typedef struct lb_session {
+    lb_engine *engine;
+    const lb_engine_clip *clip;
+    const lb_engine_question *questions;
+    int n;
+    lb_engine_callbacks callbacks;
+    lb_sight sight;
+    int32_t *prefix;
+    int n_prefix;
+    int batch_size;
+} lb_session;
+
+/* Phase "detect": the detector over the clip's frames, its boxes cut to what is kept. Without a detector nothing is
+ * done. Errors: those of lb_findings_make. */
+lb_status lb_session_detect(lb_session *s, lb_error *error);
+
+/* Phase "encode": the frames' tiles and the crops, which are cut while the first tiles are encoded, to embeddings.
+ * Tiles that no prompt has room for are only counted, and each prompt says so for itself. */
+lb_status lb_session_encode(lb_session *s, lb_error *error);
+void lb_sight_free(lb_sight *sight); /* zeroes it */
+
+/* Before the phases "prompt" and "generate": what all questions begin with. */
+void lb_session_find_prefix(lb_session *s);
+
+/* Phases "prompt" and "generate", for n questions from first on. */
+void lb_session_answer_batch(lb_session *s, int first, int n);
+
+/* The same error for each of them that is wanted. */
+void lb_session_fail(const lb_session *s, int first, int n, const lb_error *error);
+
+#endif
