@@ -4,8 +4,8 @@
     lowbeam answer DIR/questions.json --videos DIR --model GGUF_DIR --out DIR/run.csv --dump DIR/dump
     compare.py TRAINED_DIR DIR/questions.json DIR/run.csv DIR/dump
 
-TRAINED_DIR is what training/train.sh wrote. The tokens are made by vlm.dialogue from the question's text, the pictures
-are the tiles that lowbeam dumped; the logits are transformers' own in f32, one ordinary dialogue a question. Letters are
+TRAINED_DIR is what training/train.sh wrote. The tokens are made by vlm.dialogue from the question's text, the number of
+tiles and the detections, the pictures are the tiles that lowbeam dumped, crops included; the logits are transformers' own in f32, one ordinary dialogue a question. Letters are
 the largest logit of the whole vocabulary. Exit status 1 when a token differs or a letter whose margin is clear (more
 than six times the default mode's 3e-2 of the largest logit).
 """
@@ -33,7 +33,7 @@ def main():
     with open(os.path.join(args.trained, "model.json"), encoding="utf-8") as file:
         about = json.load(file)
     classes = about.get("classes", classes)
-    model = M.packed(about["size"], lines, classes, classes["slot"])
+    model = M.packed(about["size"], lines, classes)
     M.load(model, args.trained)
     net = model.net.eval()
     net.model.language_model.config._attn_implementation = "sdpa"
@@ -54,12 +54,14 @@ def main():
         video = plain(item["video_path"])
         if video not in embeddings:
             with torch.no_grad():
-                seen = model.see(torch.from_numpy(read(video, "tiles.npy"))).flatten(0, 1)
+                parts = torch.from_numpy(read(video, "tiles.npy")).split(16)
+                seen = torch.cat([model.see(part) for part in parts]).flatten(0, 1)
             theirs = read(video, "embeddings.npy")
             error = np.abs(seen.numpy() - theirs).max() / np.abs(theirs).max()
             embeddings = {video: seen}  # questions of one video follow each other
+            prefix = lines.prefix_of(read(video, "tiles_per_frame.npy").tolist(), found_in(args.dump, video))
             worst_embedding = max(error, worst_embedding)
-        ids = lines.prefix + lines.suffix(item["question"], item["choices"])[0]
+        ids = prefix + lines.suffix(item["question"], item["choices"])[0]
         shown = [-1 if i == lines.id["<IMG_CONTEXT>"] else i for i in ids]
         if shown != read(plain(item["id"]), "tokens.npy").tolist():
             wrong_tokens += 1
@@ -67,7 +69,7 @@ def main():
             continue
         with torch.no_grad():
             rows = net.get_input_embeddings()(torch.tensor(ids))
-            rows[torch.tensor(lines.visual)] = embeddings[video]
+            rows[torch.tensor(ids) == lines.id["<IMG_CONTEXT>"]] = embeddings[video]
             logits = net(inputs_embeds=rows[None], logits_to_keep=1).logits[0, -1].numpy()
         theirs = read(plain(item["id"]), "logits.npy")
         scale = np.abs(logits).max()
@@ -95,6 +97,17 @@ def main():
     for kind, (asked, ours, theirs) in sorted(right.items()):
         print(f"{kind:8} {asked:4} questions: PyTorch {100 * ours / asked:.1f} %, lowbeam {100 * theirs / asked:.1f} %")
     return 1 if wrong_tokens or differ > unclear else 0
+
+
+def found_in(dump, video):
+    """Each frame's detections as the prompt has them (src/run/findings.c); None where there was no detector."""
+    path = os.path.join(dump, video, "detections.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        frames = json.load(file)["frames"]
+    labels = [[one["raw_label"] or one["label"] for one in frame["detections"]] for frame in frames]
+    return [f"{len(frame)} ({', '.join(frame)})" if frame else "" for frame in labels]
 
 
 def letter_of(lines, logits):

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from detector import model as M, score as S, vocabulary as V  # noqa: E402
 
-MARGIN = 0.01
+THRESHOLD, MARGIN = 0.3, 0.01
 
 
 def reference(folder, paths):
@@ -36,29 +36,31 @@ def reference(folder, paths):
             result = net(**processor(images=image, return_tensors="pt"), input_ids=prompt.tokens)
         t = prompt.tokens.shape[1]
         layers = [(result.logits[..., :t], result.pred_boxes, None)]
-        score, label, box = S.detections({"layers": layers}, prompt, result.pred_boxes.shape[1])
-        score = result.logits[..., :t].sigmoid().max(-1)[0]  # of any token, as post_process_grounded_object_detection has it
+        score, label, box = S.detections({"layers": layers}, prompt, box_count(result))
         box = box[0].numpy()
         corners = np.concatenate((box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2), 1)
         out.append((score[0].numpy(), label[0].numpy(), corners * np.array([*image.size, *image.size])))
     return out
 
 
+def box_count(result):
+    return result.pred_boxes.shape[1]
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("folder"), ap.add_argument("gguf"), ap.add_argument("pictures")
     ap.add_argument("--lowbeam", default="build/lowbeam"), ap.add_argument("--samples", type=int, default=40)
-    ap.add_argument("--threshold", type=float, default=0.3, help="boxes above it are compared")
     args = ap.parse_args()
     paths = sorted(os.path.join(args.pictures, n) for n in os.listdir(args.pictures) if n.endswith(".png"))[:args.samples]
     ours = []
     for path in paths:
         done = subprocess.run([args.lowbeam, "detect", path, "--detector", args.gguf, "--json", "--box-threshold",
-                               str(args.threshold - MARGIN)], stdout=subprocess.PIPE, text=True, check=True)
+                               str(THRESHOLD - MARGIN)], stdout=subprocess.PIPE, text=True, check=True)
         ours.append(json.loads(done.stdout)["detections"])
     worst, lacking, others, n = {"score": 0.0, "pixels": 0.0}, [], 0, 0
     for path, (score, label, box), found in zip(paths, reference(args.folder, paths), ours):
-        for i in np.flatnonzero(score > args.threshold + MARGIN):
+        for i in np.flatnonzero(score > THRESHOLD + MARGIN):
             n += 1
             near = [(np.abs(np.array(d["box"]) - box[i]).max(), d) for d in found]
             pixels, d = min(near, key=lambda x: x[0], default=(np.inf, None))

@@ -20,7 +20,8 @@ def main():
     with open(sys.argv[1], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = list(rows[0])
-    kinds = [name for name in columns[columns.index("mean") + 1:] if not name.startswith("retrieve_")]
+    kinds = [name for name in columns[columns.index("mean") + 1:] if not name.startswith(("retrieve_", "all_", "alone_"))]
+    ways = [name for name in columns if name.startswith("all_")]  # frames, tiles, detector: vlm/shapes.py
     time = [float(row["seconds"]) for row in rows]
     figure, (loss, right) = plt.subplots(2, 1, figsize=(10, 8), sharex=True, height_ratios=(2, 3))
     for name in LOSSES:
@@ -30,6 +31,8 @@ def main():
     loss.legend(loc="lower left", ncols=len(LOSSES), frameon=False)
     for name, style in zip(kinds, [dict(color=f"C{i}") for i in range(10)]):
         right.plot(time, [float(row[name] or "nan") for row in rows], label=name, linewidth=1.2, **style)
+    for name in ways:
+        right.plot(time, [float(row[name] or "nan") for row in rows], label="all, " + name[4:], linewidth=1, linestyle="--")
     right.plot(time, [float(row["mean"]) for row in rows], label="all", color="black", linewidth=2.4)
     right.set_ylabel("right of the held-out questions, %")
     right.set_xlabel("seconds of training")

@@ -1,6 +1,6 @@
 """The dialogue that `lowbeam answer` sends, as tokens: src/run/dialogue.c and src/answer/prompt.c in Python.
 
-A clip's sequence is one prefix (system message, rules, the pictures), the same for all its questions, and one suffix a
+A clip's sequence is one prefix (system message, rules, detections, the pictures), the same for all its questions, and one suffix a
 question (question, choices, request, the assistant's turn). The cut lies behind the last </img>: lowbeam tokenizes the
 text between two special tokens in one piece, so nothing joins across it.
 """
@@ -31,14 +31,13 @@ def plain(text):
 
 
 class Dialogue:
-    """Token ids of prefix and suffixes for one tokenizer and one number of frames.
+    """Token ids of prefix and suffixes for one tokenizer.
 
-    prefix     ids up to the last </img>, IMG_CONTEXT at the pictures' places
-    visual     positions of the IMG_CONTEXT tokens in it, frame by frame
+    prefix     ids of eight frames of one tile up to the last </img>, IMG_CONTEXT at the pictures' places
     """
 
-    def __init__(self, tokenizer, n_frames=8, tokens_per_frame=64, prompt=PROMPT, system=SYSTEM):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, tokens_per_tile=64, prompt=PROMPT, system=SYSTEM):
+        self.tokenizer, self.tokens_per_tile = tokenizer, tokens_per_tile
         self.id = {name: tokenizer.token_to_id(name)
                    for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>")}
         self.letter = [self._one(letter) for letter in LETTERS]
@@ -46,17 +45,29 @@ class Dialogue:
         self.question_at, rest = after.split("{question}")
         self.choices_at, self.request = rest.split("{choices}")
         self.question_at, self.choices_at, self.request = map(plain, (self.question_at, self.choices_at, self.request))
+        found = template(prompt, with_detections=True).split("{frames}")[0]
+        self.before, self.before_found = plain(before), [plain(part) for part in found.split("{detections}")]
         start, end = self.id["<|im_start|>"], self.id["<|im_end|>"]
-        ids = [start, *self.text("system\n" + system), end, *self.text("\n"), start]
-        label = "user\n" + plain(before)
-        self.visual = []
-        for i in range(n_frames):
-            ids += self.text(f"{label}Frame{i + 1}: ") + [self.id["<img>"]]
-            self.visual += range(len(ids), len(ids) + tokens_per_frame)
-            ids += [self.id["<IMG_CONTEXT>"]] * tokens_per_frame + [self.id["</img>"]]
-            label = "\n"
-        self.prefix = ids
+        self.head = [start, *self.text("system\n" + system), end, *self.text("\n"), start]
+        self.labels = {}
+        self.prefix = self.prefix_of([1] * 8)
         self.tail = [end, *self.text("\n"), start, *self.text("assistant\n")]
+
+    def prefix_of(self, tiles_per_frame, found=None):
+        """Ids up to the last </img>. tiles_per_frame: each frame's tiles, thumbnail and crops together; found: a frame's
+        detections as src/run/findings.c writes them ("2 (car, truck)"), "" where there are none; None: no detector."""
+        lines = [f"Frame{i + 1}: {text}" for i, text in enumerate(found or ()) if text]
+        before = self.before_found[0] + "\n".join(lines) + self.before_found[1] if lines else self.before
+        ids = list(self.head)
+        for i, n in enumerate(tiles_per_frame):
+            if i:
+                if i not in self.labels:
+                    self.labels[i] = self.text(f"\nFrame{i + 1}: ")
+                ids += self.labels[i]
+            else:
+                ids += self.text(f"user\n{before}Frame1: ")
+            ids += [self.id["<img>"], *[self.id["<IMG_CONTEXT>"]] * (self.tokens_per_tile * n), self.id["</img>"]]
+        return ids
 
     def text(self, text):
         """Ids of one piece of text between special tokens."""

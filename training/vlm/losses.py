@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from .targets import MARKS
+from .targets import MARKS, SEGMENTS
 
 # What each loss counts for beside the letter's 1. All but the letter's and the end's fall in the last quarter.
 WEIGHTS = {"letter": 1.0, "end": 0.1, "retrieve": 1.0, "right": 0.5, "sign": 0.5, "light": 0.3, "arrow": 0.3,
@@ -21,15 +21,15 @@ def _mean(values, mask):
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _balanced(loss, mask):
-    """Cells with something and empty ones count half each, however few the former are."""
-    return 0.5 * (_mean(loss, mask.float()) + _mean(loss, (~mask).float()))
+def _balanced(loss, wanted):
+    """Cells with something and empty ones count half each, however few the former are; ignored ones (below 0) nothing."""
+    return 0.5 * (_mean(loss, (wanted > 0).float()) + _mean(loss, (wanted == 0).float()))
 
 
 def compute(model, batch_tiles, records, end_id):
     """(losses by name, outputs for accuracy): scalars in f32."""
     r = {name: tensor.long() for name, tensor in records.items()}
-    visual, middle, late, final = model(batch_tiles, r["suffix"])
+    visual, middle, late, final = model(batch_tiles, r["prefix"], r["length"], r["suffix"])
     heads, asked = model.heads, (r["n"] > 0).float()
     out, losses = {}, {}
 
@@ -59,15 +59,18 @@ def compute(model, batch_tiles, records, end_id):
     for name in MARKS:
         wanted = r[name]
         guess = getattr(heads, name)(seen).float()
-        each = F.cross_entropy(guess.flatten(0, 2), wanted.flatten(), reduction="none").view(wanted.shape)
-        losses[name] = _balanced(each, wanted > 0)
+        each = F.cross_entropy(guess.flatten(0, 2), wanted.clamp(min=0).flatten(), reduction="none").view(wanted.shape)
+        losses[name] = _balanced(each, wanted)
         out[name] = guess
-    wanted = r["vehicle"]  # [B, f, cells, types], 0 to 3 of each
+    wanted = r["vehicle"]  # [B, t, cells, types], 0 to 3 of each
     guess = heads.vehicle(seen).float().view(*wanted.shape, 4)
-    each = F.cross_entropy(guess.flatten(0, 3), wanted.flatten(), reduction="none").view(wanted.shape)
-    losses["vehicle"] = _balanced(each, wanted > 0)
+    each = F.cross_entropy(guess.flatten(0, 3), wanted.clamp(min=0).flatten(), reduction="none").view(wanted.shape)
+    losses["vehicle"] = _balanced(each, wanted)
 
-    guess = heads.facts(seen.mean(2).flatten(1)).float()
+    # [B, segments, t]: which tiles show a quarter of the clip whole, each quarter's sum being 1
+    part = (r["segment"][:, None] == torch.arange(SEGMENTS, device=visual.device)[:, None]).float()
+    part = part / part.sum(-1, keepdim=True).clamp(min=1)
+    guess = heads.facts((part @ seen.float().mean(2)).flatten(1)).float()
     parts, at = [], 0
     for i, size in enumerate(model.fact_sizes):
         wanted = r["facts"][:, i]
@@ -84,8 +87,8 @@ def total(losses, fall):
 
 
 @torch.no_grad()
-def hits(out, records, letters, n_kinds):
-    """[n_kinds, 4] f32 sums: questions; right letter of all tokens; right among the choices' letters; right text
+def hits(out, records, letters, n_mixes, n_kinds):
+    """[n_mixes, n_kinds, 4] f32 sums: questions; right letter of all tokens; right among the choices' letters; right text
     retrieved. letters: ids of A, B, C, D."""
     r = {name: tensor.long() for name, tensor in records.items()}
     asked = (r["n"] > 0) & (r["kind"] >= 0)
@@ -95,5 +98,6 @@ def hits(out, records, letters, n_kinds):
                                            float("-inf"))
     values = torch.stack([asked, whole & asked, (few.argmax(-1) == r["right"]) & asked,
                           (out["retrieved"].argmax(-1) == r["answer"]) & asked], dim=-1).float().flatten(0, 1)
-    table = torch.zeros(n_kinds, 4, device=logits.device)
-    return table.index_add_(0, r["kind"].clamp(min=0).flatten(), values)
+    table = torch.zeros(n_mixes * n_kinds, 4, device=logits.device)
+    place = r["mix"][:, None] * n_kinds + r["kind"].clamp(min=0)
+    return table.index_add_(0, place.flatten(), values).view(n_mixes, n_kinds, 4)

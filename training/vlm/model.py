@@ -2,10 +2,10 @@
 
 One clip's prefix is computed once for all its questions. The sequence is packed:
 
-    [ prefix: P tokens, 8 pictures ][ question 1: S ][ question 2: S ] ... [ question Q: S ]
+    [ prefix, padded to P tokens ][ question 1: S ][ question 2: S ] ... [ question Q: S ]
 
-A question's tokens see the prefix and what stands before them in their own slot, with positions P, P + 1, ...: the
-numbers are those of one ordinary dialogue a question (tests/test_packed.py compares them). The heads beside the model
+A question's tokens see the prefix and what stands before them in their own slot, with positions that go on behind the
+prefix's last one: the numbers are those of one ordinary dialogue a question (tests/test_packed.py compares them). The heads beside the model
 serve the auxiliary losses and are dropped at export.
 """
 import json
@@ -44,29 +44,18 @@ def config(size, vocab_size, image_token_id):
 
 
 def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **_):
-    """Attention over a packed sequence; attention_mask [S, P + S] bool is one question's view of prefix and itself.
-    query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D]. Exact: no key is seen that the mask would hide."""
+    """Attention over packed sequences; attention_mask [B, 1, Q * S, P + Q * S], 0 or -inf, is what the questions see.
+    query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D]. The prefix is causal; its padding stands behind it, so
+    that nothing of it sees that."""
     # The rotation is computed in f32, so that under autocast query and key come wider than value.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    batch, heads, length, width = query.shape
-    slot, seen = attention_mask.shape
-    prefix, groups = seen - slot, key.shape[1]
-    n, shared = (length - prefix) // slot, heads // groups
-    q_prefix = query[:, :, :prefix]
-    k_prefix, v_prefix = (x[:, :, :prefix].repeat_interleave(shared, dim=1) for x in (key, value))
-    before = F.scaled_dot_product_attention(q_prefix, k_prefix, v_prefix, is_causal=True, scale=scaling)
-    before = before.transpose(1, 2)
-
-    def own(x, n_heads):  # [B, h, Q * S, D] -> [B, Q, h, S, D]
-        return x[:, :, prefix:].reshape(batch, n_heads, n, slot, width).transpose(1, 2)
-
-    # Heads that share K and V are stacked as further queries, so that K and V are not copied for each.
-    q = own(query, heads).reshape(batch * n, groups, shared * slot, width)
-    k, v = (torch.cat([x[:, None, :, :prefix].expand(batch, n, groups, prefix, width), own(x, groups)], dim=3)
-            .reshape(batch * n, groups, seen, width) for x in (key, value))
-    behind = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask.repeat(shared, 1), scale=scaling)
-    behind = behind.reshape(batch, n, heads, slot, width).permute(0, 1, 3, 2, 4).reshape(batch, n * slot, heads, width)
-    return torch.cat([before, behind], dim=1), None
+    prefix = query.shape[2] - attention_mask.shape[2]
+    shared = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    before = F.scaled_dot_product_attention(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True,
+                                            scale=scaling)
+    behind = F.scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=attention_mask, scale=scaling)
+    return torch.cat([before, behind], dim=2).transpose(1, 2), None
 
 
 def build(size, vocab_size, image_token_id, seed=0):
@@ -115,14 +104,14 @@ def _sin_cos(n, width):
 class Heads(nn.Module):
     """Linear heads of the auxiliary losses. classes: what classes.json holds (targets.py)."""
 
-    def __init__(self, width, n_frames, classes):
+    def __init__(self, width, segments, classes):
         super().__init__()
         n_answers = len(classes["answers"])
         self.sign = nn.Linear(width, 1 + len(classes["signs"]))
         self.light = nn.Linear(width, 1 + len(classes["lights"]))
         self.arrow = nn.Linear(width, 1 + len(classes["arrows"]))
         self.vehicle = nn.Linear(width, 4 * len(classes["vehicles"]))
-        self.facts = nn.Linear(n_frames * width, sum(len(values) for values in classes["facts"].values()))
+        self.facts = nn.Linear(segments * width, sum(len(values) for values in classes["facts"].values()))
         self.norm = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("retrieve", "right", "grid")})
         self.retrieve_mid, self.retrieve_end = nn.Linear(width, n_answers), nn.Linear(width, n_answers)
         self.right_mid, self.right_end = nn.Linear(width, 1), nn.Linear(width, 1)
@@ -131,16 +120,14 @@ class Heads(nn.Module):
 class Packed(nn.Module):
     """net and heads; forward gives what the losses need, nothing of the vocabulary's size but at the wanted places."""
 
-    def __init__(self, net, heads, prefix, visual, slot, fact_sizes):
+    def __init__(self, net, heads, image_token_id, n_slots, slot, fact_sizes, chunk):
         super().__init__()
         self.net, self.heads, self.slot, self.fact_sizes = net, heads, slot, fact_sizes
-        n = len(prefix)
-        mask = torch.ones(slot, n + slot).tril(n).bool()
-        self.register_buffer("prefix", torch.tensor(prefix), persistent=False)
-        self.register_buffer("mask", mask, persistent=False)
+        self.image_token_id, self.chunk = image_token_id, chunk
+        own = torch.block_diag(*[torch.ones(slot, slot).tril()] * n_slots).bool()
+        self.register_buffer("own", own, persistent=False)
         self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None], persistent=False)
-        self.first_visual = [i for i in visual if i - 1 not in set(visual)]
         n_layers = len(net.model.language_model.layers)
         self.retrieve_at, self.right_at = n_layers // 2, n_layers - 1  # after so many layers
 
@@ -161,26 +148,39 @@ class Packed(nn.Module):
         seen = model.pixel_shuffle(seen.reshape(len(tiles), side, side, -1), scale_factor=0.5)
         return model.multi_modal_projector(seen.reshape(len(tiles), TOKENS_PER_FRAME, -1))
 
-    def forward(self, tiles, suffix):
-        """tiles [B, f, s, s, 3] u8, suffix [B, Q, S] ids. (visual [B, f, t, D], hidden after retrieve_at and right_at
-        layers and at the end, each [B, Q, S, D]; the last one normalised.)"""
+    def view(self, length, p, dtype):
+        """[B, 1, Q * S, p + Q * S], 0 or -inf: what the questions' tokens see. length [B]: of the prefixes."""
+        n = len(self.own)
+        out = torch.zeros(len(length), 1, n, p + n, dtype=dtype, device=length.device)
+        hidden = torch.arange(p, device=length.device) >= length[:, None]
+        out[..., :p].masked_fill_(hidden[:, None, None], float("-inf"))
+        out[..., p:].masked_fill_(~self.own, float("-inf"))
+        return out
+
+    def forward(self, tiles, prefix, length, suffix):
+        """tiles [B, t, s, s, 3] u8, prefix [B, P] ids, of which length [B] count, suffix [B, Q, S] ids. (visual [B, t, 64,
+        D], hidden after retrieve_at and right_at layers and at the end, each [B, Q, S, D]; the last one normalised.)"""
         language = self.net.model.language_model
-        batch, n_frames, n = len(tiles), tiles.shape[1], suffix.shape[1]
-        visual = self.see(tiles.flatten(0, 1)).reshape(batch, n_frames, TOKENS_PER_FRAME, -1)
-        fixed = language.embed_tokens(self.prefix)[None].expand(batch, -1, -1)
-        parts, at = [], 0
-        for i, first in enumerate(self.first_visual):
-            parts += [fixed[:, at:first], visual[:, i].to(fixed.dtype)]
-            at = first + TOKENS_PER_FRAME
-        parts += [fixed[:, at:], language.embed_tokens(suffix).flatten(1, 2)]
-        hidden = torch.cat(parts, dim=1)
-        p, slot = len(self.prefix), self.slot
-        places = torch.cat([torch.arange(p, device=hidden.device),
-                            torch.arange(p, p + slot, device=hidden.device).repeat(n)])[None]
+        batch, n, p = len(tiles), suffix.shape[1], prefix.shape[1]
+        # So many at a time, always the same number: one compiled encoder serves batches of all sizes.
+        visual = torch.cat([self.see(part) for part in tiles.flatten(0, 1).split(self.chunk)])
+        visual = visual.reshape(batch, -1, visual.shape[-1])
+        text = language.embed_tokens(torch.cat([prefix, suffix.flatten(1)], dim=1))
+        # The pictures' tokens stand in the order of the tiles.
+        shown = prefix == self.image_token_id
+        place = (shown.cumsum(1) - 1).clamp(min=0)
+        pictures = visual.to(text.dtype).gather(1, place[..., None].expand(-1, -1, visual.shape[-1]))
+        hidden = torch.cat([torch.where(shown[..., None], pictures, text[:, :p]), text[:, p:]], dim=1)
+        visual = visual.reshape(batch, -1, TOKENS_PER_FRAME, visual.shape[-1])
+        slot = self.slot
+        dtype = torch.get_autocast_dtype(tiles.device.type) if torch.is_autocast_enabled(tiles.device.type) else text.dtype
+        mask = self.view(length, p, dtype)
+        behind = length[:, None] + torch.arange(slot, device=length.device).repeat(n)
+        places = torch.cat([torch.arange(p, device=length.device).expand(batch, -1), behind], dim=1)
         rotary = language.rotary_emb(hidden, places)
         kept = {}
         for i, layer in enumerate(language.layers):
-            hidden = layer(hidden, attention_mask=self.mask, position_ids=places, position_embeddings=rotary)
+            hidden = layer(hidden, attention_mask=mask, position_ids=places, position_embeddings=rotary)
             kept[i + 1] = hidden
         final = language.norm(hidden)
 
@@ -193,13 +193,15 @@ class Packed(nn.Module):
         return F.linear(hidden, self.net.model.language_model.embed_tokens.weight)
 
 
-def packed(size, lines, classes, slot, n_frames=8, seed=0):
+def packed(size, lines, classes, segments=4, chunk=384, seed=0):
     """The model with everything around it, for the tokenizer and dialogue `lines` (dialogue.Dialogue)."""
     vocab = -(-lines.tokenizer.get_vocab_size() // 64) * 64
-    net = build(size, vocab, lines.id["<IMG_CONTEXT>"], seed)
+    image_token_id = lines.id["<IMG_CONTEXT>"]
+    net = build(size, vocab, image_token_id, seed)
     net.model.language_model.config._attn_implementation = "packed"
-    heads = Heads(net.config.text_config.hidden_size, n_frames, classes)
-    return Packed(net, heads, lines.prefix, lines.visual, slot, [len(values) for values in classes["facts"].values()])
+    heads = Heads(net.config.text_config.hidden_size, segments, classes)
+    return Packed(net, heads, image_token_id, classes["questions"], classes["slot"],
+                  [len(values) for values in classes["facts"].values()], chunk)
 
 
 # Weights travel as f16 in files of at most 16 MiB: the encoder, the language model, the heads.
@@ -228,21 +230,26 @@ def save(model, folder, about):
 
 
 def load(model, folder):
-    """Loads what save() wrote. The model's own tensors must all fit; heads whose classes have changed start afresh."""
+    """Loads what save() wrote, or the f16 GGUF files made of it, which hold no heads. The model's own tensors must all fit;
+    heads that are not there or whose classes have changed start afresh: their names are given back."""
     from safetensors.torch import load_file
-    own, afresh = dict(model.named_parameters()), []
-    for file in FILES.values():
-        path = os.path.join(folder, file)
-        if file == FILES["heads"] and not os.path.exists(path):
-            continue
-        for name, tensor in load_file(path).items():
-            if name in own and own[name].shape == tensor.shape:
-                own.pop(name).data.copy_(tensor.float())
-            elif _part(name) == "heads":
-                afresh.append(name)
-            else:
-                raise SystemExit(f"{path}: '{name}' {list(tensor.shape)} does not fit the model")
+    from . import gguf
+    own, read = dict(model.named_parameters()), {}
+    if os.path.exists(os.path.join(folder, FILES["vision"])):
+        for file in FILES.values():
+            path = os.path.join(folder, file)
+            if file != FILES["heads"] or os.path.exists(path):
+                read.update(load_file(path))
+    else:
+        read = gguf.tensors(folder)
+    for name, tensor in read.items():
+        if name in own and own[name].numel() == tensor.numel() and (
+                own[name].shape == tensor.shape or _part(name) != "heads"):
+            parameter = own.pop(name)
+            parameter.data.copy_(tensor.float().reshape(parameter.shape))
+        elif _part(name) != "heads":
+            raise SystemExit(f"{folder}: '{name}' {list(tensor.shape)} does not fit the model")
     missing = [name for name in own if _part(name) != "heads"]
     if missing:
         raise SystemExit(f"{folder}: no {missing[0]} and {len(missing) - 1} more")
-    return afresh
+    return sorted(own)

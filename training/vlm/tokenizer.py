@@ -127,7 +127,7 @@ def main():
     lines = dialogue.Dialogue(load(args.out))
     longest = max(len(lines.text(text)) for text in drawn)
     print(f"{len(vocab)} tokens and {len(SPECIAL)} special ones; prefix of 8 frames {len(lines.prefix)} tokens, of them "
-          f"{len(lines.visual)} visual; longest question with its choices {longest}")
+          f"{lines.prefix.count(lines.id['<IMG_CONTEXT>'])} visual; longest question with its choices {longest}")
 
 
 if __name__ == "__main__":

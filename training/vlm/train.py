@@ -22,7 +22,9 @@ import torch  # noqa: E402
 
 from . import dialogue, losses as L, model as M, targets, tokenizer  # noqa: E402
 from .feed import Feed, Pool, to_tensors  # noqa: E402
+from .shapes import CHUNK, MIXES, SHAPES  # noqa: E402
 
+MAIN = "f8d"  # whose kinds log.csv has under their own names: how lowbeam answers by itself
 SAVE_AT = (0.3, 0.6, 0.85)
 FALL_FROM = 0.75  # of the time: constant until here, then down in a straight line
 LAST_AUX = 0.1  # what the auxiliary losses still count for at the end
@@ -34,23 +36,27 @@ def say(text):
 
 def options():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("out"), ap.add_argument("--resume", help="folder with the files of an earlier run")
+    ap.add_argument("out"), ap.add_argument("--resume", help="folder with the files of an earlier run, or with its two f16 GGUF files")
     ap.add_argument("--minutes", type=float, default=9.0, help="whole time, loading and writing included")
     ap.add_argument("--reserve", type=float, default=25.0, help="seconds of it for the last evaluation and writing")
     ap.add_argument("--size", choices=sorted(M.SIZES), default="small")
-    ap.add_argument("--batch", type=int, default=64, help="clips a step"), ap.add_argument("--lr", type=float, default=1e-3)
+    ap.add_argument("--lr", type=float, help="default 1e-3, with --resume 6e-4")
     ap.add_argument("--warm-up", type=int, default=300, help="steps"), ap.add_argument("--decay", type=float, default=0.05)
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    ap.add_argument("--pool", type=int, default=12288, help="clips kept on the device")
-    ap.add_argument("--ring", type=int, default=384, help="clips that wait, a worker")
-    ap.add_argument("--first", type=int, default=1024, help="clips drawn before the first step")
-    ap.add_argument("--held", type=int, default=1024, help="held-out clips of the last evaluation")
-    ap.add_argument("--often", type=int, default=256, help="held-out clips of the evaluations in between")
-    ap.add_argument("--every", type=float, default=20.0, help="seconds between them")
+    for name, what in (("batch", "clips a step"), ("pool", "clips kept on the device"), ("ring", "clips that wait")):
+        ap.add_argument("--" + name, type=float, default=1.0, help=f"times what shapes.py says of {what}")
+    ap.add_argument("--first", type=float, default=4.0, help="batches of each shape drawn before the first step")
+    ap.add_argument("--held", type=int, default=384, help="held-out clips of the last evaluation")
+    ap.add_argument("--often", type=int, default=64, help="held-out clips of the evaluations in between")
+    ap.add_argument("--every", type=float, default=40.0, help="seconds between them")
+    ap.add_argument("--chunk", type=int, default=CHUNK, help="tiles that go through the encoder at a time")
     ap.add_argument("--seed", type=int, default=0, help="another one draws other clips")
     ap.add_argument("--compile", choices=("layers", "none"), default="layers")
     ap.add_argument("--device", help="default: cuda where there is one")
-    return ap.parse_args()
+    args = ap.parse_args()
+    if args.lr is None:
+        args.lr = 6e-4 if args.resume else 1e-3
+    return args
 
 
 class Log:
@@ -60,13 +66,22 @@ class Log:
         self.path, self.kinds, self.rows = path, kinds, []
 
     def add(self, values, table):
+        """table [mixes, kinds, 4], as losses.hits gives it."""
         row = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()}
-        n = table[:, 0].clip(min=1)
-        asked = table[:, 0] > 0
-        row["mean"] = f"{100 * table[:, 1].sum() / max(1, table[:, 0].sum()):.2f}"
-        for column, prefix in ((1, ""), (3, "retrieve_")):
-            for i, kind in enumerate(self.kinds):
-                row[prefix + kind] = f"{100 * table[i, column] / n[i]:.1f}" if asked[i] else ""
+
+        def share(cells, column):
+            return f"{100 * cells[..., column].sum() / cells[..., 0].sum():.1f}" if cells[..., 0].sum() else ""
+
+        main = table[list(MIXES).index(MAIN)]
+        row["mean"] = share(main, 1)
+        for i, mix in enumerate(MIXES):
+            row["all_" + mix] = share(table[i], 1)
+        for i, kind in enumerate(self.kinds):
+            row[kind] = share(main[i], 1)
+        for i, kind in enumerate(self.kinds):
+            row["alone_" + kind] = share(table[list(MIXES).index("f8"), i], 1)
+        for i, kind in enumerate(self.kinds):
+            row["retrieve_" + kind] = share(main[i], 3)
         self.rows.append(row)
         with open(self.path + ".part", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
@@ -83,6 +98,8 @@ def compile_layers(model, mode):
     for name in ("recompile_limit", "cache_size_limit"):
         if hasattr(torch._dynamo.config, name):
             setattr(torch._dynamo.config, name, 64)
+    # cuDNN's attention would be chosen where there is a mask; PyTorch's own has served in all runs.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     for layer in (*model.net.model.vision_tower.encoder.layer, *model.net.model.language_model.layers):
         layer.compile(dynamic=False)
     return True
@@ -110,20 +127,23 @@ class Trainer:
         self.letters, self.end_id = self.lines.letter[:targets.MAX_CHOICES], self.lines.id["<|im_end|>"]
         os.makedirs(args.out, exist_ok=True)
         self.feed = Feed(self.lines, self.classes, args.workers, args.held, args.seed, args.ring)
+        self.batch = {name: max(1, round(args.batch * shape.batch)) for name, shape in SHAPES.items()}
+        self.turns = np.random.default_rng(args.seed)
         # From here on CUDA may be touched: the workers are forked.
         self.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.set_float32_matmul_precision("high")
-        self.model = M.packed(args.size, self.lines, self.classes, self.classes["slot"], seed=args.seed)
+        self.model = M.packed(args.size, self.lines, self.classes, targets.SEGMENTS, args.chunk, args.seed)
         if args.resume:
             afresh = M.load(self.model, args.resume)
             say(f"going on from {args.resume}" + (f", heads anew: {', '.join(afresh)}" if afresh else ""))
         self.model.to(self.device)
         self.compiled = compile_layers(self.model, args.compile)
         self.optimizer = optimizer(self.model, args, self.device)
-        self.pool = Pool(self.feed, args.pool, self.device)
+        self.pools = {name: Pool(self.feed, name, max(4, round(args.pool * shape.pool)), self.device)
+                      for name, shape in SHAPES.items()}
         self.log = Log(os.path.join(args.out, "log.csv"), self.classes["kinds"])
         self.end = START + 60 * args.minutes - args.reserve
-        self.step, self.scale, self.sums, self.summed = 0, 1.0, None, 0
+        self.step, self.scale, self.sums, self.summed, self.steps = 0, 1.0, None, 0, dict.fromkeys(SHAPES, 0)
         self.good, self.events = None, []
 
     def forward(self, tiles, records):
@@ -134,13 +154,17 @@ class Trainer:
         """How much of the training time is over, 0 to 1."""
         return min(1.0, max(0.0, (time.time() - self.begin) / max(1.0, self.end - self.begin)))
 
-    def one_step(self, part):
+    def next_shape(self):
+        shares = np.array([shape.share for shape in SHAPES.values()])
+        return list(SHAPES)[self.turns.choice(len(shares), p=shares / shares.sum())]
+
+    def one_step(self, part, name):
         fall = min(1.0, (1 - part) / (1 - FALL_FROM))
         rate = self.args.lr * self.scale * max(0.01, fall) * min(1.0, (self.step + 1) / self.args.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         aux = LAST_AUX + (1 - LAST_AUX) * fall
-        tiles, records = self.pool.batch(self.args.batch)
+        tiles, records = self.pools[name].batch(self.batch[name])
         losses, _ = self.forward(tiles, records)
         L.total(losses, aux).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -150,24 +174,28 @@ class Trainer:
         self.names, self.sums = list(losses), values if self.sums is None else self.sums + values
         self.summed += 1
         self.step += 1
+        self.steps[name] += 1
         return rate, aux
 
-    def evaluate(self, n):
-        """[kinds, 4] sums over the first n held-out clips. With gradients, which are thrown away: the compiled code is
-        the same."""
-        n -= n % min(self.args.batch, n)
-        table = np.zeros((len(self.classes["kinds"]), 4))
-        for at in range(0, n, self.args.batch):
-            chosen = slice(at, min(n, at + self.args.batch))
-            records = to_tensors(self.held_records[chosen], self.device)
-            _, out = self.forward(torch.from_numpy(self.held_tiles[chosen]).to(self.device), records)
-            table += L.hits(out, records, self.letters, len(table)).cpu().numpy()
-        return table
+    def evaluate(self, part):
+        """[mixes, kinds, 4] sums over the first part of the held-out clips, whole batches alone. With gradients, which are
+        thrown away: the compiled code is the same."""
+        kinds = len(self.classes["kinds"])
+        table = torch.zeros(len(MIXES), kinds, 4, device=self.device)
+        for name, (tiles, records) in self.held.items():
+            size = self.batch[name]
+            n = int(len(records) * part)
+            for at in range(0, max(min(size, len(records)), n - n % size), size):
+                chosen = slice(at, min(len(records), at + size))
+                numbers = to_tensors(records[chosen], self.device)
+                _, out = self.forward(torch.from_numpy(tiles[chosen]).to(self.device), numbers)
+                table += L.hits(out, numbers, self.letters, len(MIXES), kinds)
+        return table.cpu().numpy()
 
     def report(self, rate, aux):
         means = (self.sums / self.summed).tolist()
         self.sums, self.summed = None, 0
-        table = self.evaluate(min(self.args.often, len(self.held_records)))
+        table = self.evaluate(min(1.0, self.args.often / self.args.held))
         now = time.time()
         row = self.log.add({"step": self.step, "seconds": now - self.begin, "clips": self.feed.drawn(), "lr": rate,
                             "aux": aux, **{"loss_" + name: value for name, value in zip(self.names, means)}}, table)
@@ -182,8 +210,8 @@ class Trainer:
             if len(self.events) > 4:
                 self.events.pop(0).synchronize()
 
-    def first_step(self):
-        """Compiles; where that fails or takes too long, goes on without; where memory is short, with half the batch."""
+    def first_step(self, name):
+        """Compiles for a shape; where that fails or takes too long, goes on without; where memory is short, with half the batch."""
         def too_long(*_):
             raise TimeoutError("compiling took more than 150 s")
 
@@ -191,21 +219,21 @@ class Trainer:
         while True:
             signal.alarm(150 if self.compiled else 0)
             try:
-                result = self.one_step(0.0)
+                result = self.one_step(0.0, name)
                 self.sums.tolist()  # waits for the device
                 return result
             except Exception as error:
                 signal.alarm(0)
                 short = isinstance(error, torch.OutOfMemoryError)
-                say(f"first step: {type(error).__name__}: {str(error)[:2000]}")
-                if not short and not self.compiled or self.args.batch < 4:
+                say(f"first step of {name}: {type(error).__name__}: {str(error)[:2000]}")
+                if not short and not self.compiled or self.batch[name] < 4:
                     raise
                 if short:
-                    self.args.batch //= 2
+                    self.batch[name] //= 2
                 else:
                     not_compiled(self.model)
                     self.compiled = False
-                say(f"again, {'' if self.compiled else 'not '}compiled, {self.args.batch} clips a step")
+                say(f"again, {'' if self.compiled else 'not '}compiled, {self.batch[name]} clips a step")
             finally:
                 signal.alarm(0)
             self.sums, self.summed, self.step = None, 0, 0
@@ -239,28 +267,33 @@ class Trainer:
         args = self.args
         say(f"{sum(p.numel() for p in self.model.net.parameters()) / 1e6:.2f} M parameters, prefix "
             f"{len(self.lines.prefix)} tokens, {args.workers} workers, {self.device}")
-        self.held_tiles, self.held_records = self.feed.held(seconds=min(60, 15 * args.minutes))
-        say(f"{len(self.held_records)} held-out clips drawn")
-        if not len(self.held_records):
+        self.held = self.feed.wait_held(seconds=min(60, 15 * args.minutes))
+        say("held-out clips drawn: " + ", ".join(f"{name} {len(records)}" for name, (_, records) in self.held.items()))
+        if not all(len(records) for _, records in self.held.values()):
             raise SystemExit("no clip could be drawn")
-        while self.pool.filled < min(args.first, args.pool):
-            if not self.pool.take():
+        while any(pool.filled < min(args.first * self.batch[name], pool.size) for name, pool in self.pools.items()):
+            if not sum(pool.take() for pool in self.pools.values()):
                 time.sleep(0.01)
             if time.time() > START + 30 * args.minutes:
                 raise SystemExit("too few clips are drawn")
-        say(f"{self.pool.filled} clips in the pool; the first step compiles")
+        say(f"clips in the pools: {self.in_pools()}; the first steps compile")
         self.begin = time.time()
         self.keep()
-        rate, aux = self.first_step()
-        say("first step done")
+        for name in reversed(SHAPES):  # the largest first: memory is then known to suffice
+            rate, aux = self.first_step(name)
+            say(f"first step of {name} done")
+            for pool in self.pools.values():
+                pool.take()
+        self.step = 0
         self.begin = time.time()
         saves, next_report = list(SAVE_AT), self.begin + min(args.every, 5.0)
         while True:
             part = self.part()
             if part >= 1:
                 break
-            self.pool.take()
-            rate, aux = self.one_step(part)
+            name = self.next_shape()
+            self.pools[name].take()
+            rate, aux = self.one_step(part, name)
             self.hold()
             if time.time() >= next_report:
                 if self.report(rate, aux):
@@ -273,23 +306,28 @@ class Trainer:
                 self.save()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        say(f"{self.step} steps in {time.time() - self.begin:.1f} s; {self.feed.drawn()} clips drawn, "
-            f"{self.feed.failed()} failed")
+        say(f"{self.step} steps in {time.time() - self.begin:.1f} s, {self.steps}; {self.feed.drawn()} clips drawn, "
+            f"{self.feed.failed()} failed; taken {({name: pool.taken for name, pool in self.pools.items()})}")
         if self.summed and not all(torch.isfinite(self.sums).tolist()):
             self.restore()
         self.save()
         if self.device.type == "cuda":
             say(f"device memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
-        self.finish(self.evaluate(len(self.held_records)))
+        self.finish(self.evaluate(1.0))
+
+    def in_pools(self):
+        return ", ".join(f"{name} {pool.filled}" for name, pool in self.pools.items())
 
     def finish(self, table):
-        kinds = {kind: {"questions": int(n), "right": round(100 * a / max(1, n), 2),
-                        "right_among_choices": round(100 * b / max(1, n), 2), "retrieved": round(100 * c / max(1, n), 2)}
-                 for kind, (n, a, b, c) in zip(self.classes["kinds"], table)}
-        n = max(1, table[:, 0].sum())
+        def about(cells):
+            n, right = int(cells[..., 0].sum()), float(cells[..., 1].sum())
+            return {"questions": n, "right": round(100 * right / max(1, n), 2)}
+
+        shown = {mix: {**about(rows), "kinds": {kind: about(row) for kind, row in zip(self.classes["kinds"], rows)}}
+                 for mix, rows in zip(MIXES, table)}
         result = {"steps": self.step, "train_seconds": round(time.time() - self.begin, 1),
-                  "clips_drawn": self.feed.drawn(), "clips": len(self.held_records), "questions": int(table[:, 0].sum()),
-                  "right": round(100 * table[:, 1].sum() / n, 2), "kinds": kinds, "compiled": self.compiled,
+                  "clips_drawn": self.feed.drawn(), "clips": self.args.held, "main": MAIN, "mixes": shown,
+                  "compiled": self.compiled, "steps_of": self.steps, "batch": self.batch,
                   "resumed": self.args.resume, "lr": self.args.lr, "seed": self.args.seed}
         path = os.path.join(self.args.out, "eval.json")
         with open(path + ".part", "w", encoding="utf-8") as file:
