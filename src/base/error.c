@@ -73,3 +73,15 @@ lb_status lb_error_context(lb_error *error, const char *format, ...) {
     tidy(error->message);
     return error->status;
 }
+
+lb_status lb_error_add(lb_error *error, const char *format, ...) {
+    if (!error)
+        return LB_STATUS_INTERNAL;
+    size_t used = strlen(error->message);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error->message + used, sizeof error->message - used, format, args);
+    va_end(args);
+    tidy(error->message);
+    return error->status;
+}

@@ -16,4 +16,7 @@ lb_status lb_error_set(lb_error *error, lb_status status, const char *format, ..
 /* Puts "<context>: " in front of the message; returns error's status (LB_STATUS_INTERNAL when error is NULL). */
 lb_status lb_error_context(lb_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts more behind the message (printf format, as it is); returns error's status. */
+lb_status lb_error_add(lb_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 #endif

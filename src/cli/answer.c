@@ -4,6 +4,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "image/tiles.h"
+#include "run/output.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -20,7 +21,7 @@ static void print_help(const lb_option *options, size_t n) {
         "QUESTIONS.json: {\"data\": [{\"id\": \"q1\", \"question\": \"...\", \"choices\": [\"A. ...\", \"B. ...\"],\n"
         "                          \"video_path\": \"clips/a.mp4\"}]}\n"
         "Faults of the file are all listed before anything runs. A video that cannot be read gives answer A, with\n"
-        "the error as raw_response; the run goes on.\n"
+        "the error as raw_response; the run goes on. A run that was stopped goes on with --resume.\n"
         "With a detector (Grounding DINO) each prompt also names what it found in each frame, and the first boxes of\n"
         "each frame are shown to the model as further tiles.\n");
     lb_options_print(options, n);
@@ -30,8 +31,9 @@ static void print_help(const lb_option *options, size_t n) {
 
 static void print_result(const lb_run_result *r) {
     printf("Total videos cached: %zu\n", r->n_videos);
+    const size_t n_now = r->n_answered - r->n_resumed; /* the seconds are those of this process */
     printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
-           r->seconds, r->n_answered ? r->seconds / (double)r->n_answered : 0.0, r->n_fallback);
+           r->seconds, n_now ? r->seconds / (double)n_now : 0.0, r->n_fallback);
     if (r->n_empty > 0)
         printf("%zu boxes without area were left out\n", r->n_empty);
     printf("CSV: %s\n", r->csv_path);
@@ -44,7 +46,7 @@ int lb_cli_answer(int argc, char **argv) {
     lb_run_params p = lb_run_default_params();
     lb_engine_params *e = &p.child.engine;
     lb_frames_params *f = &p.clip.frames;
-    const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate";
+    const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate", *retry = "yes";
     double from_s = -INFINITY, to_s = INFINITY;
     bool verbose = false, ignored = false, detect = false;
     const lb_option options[] = {
@@ -104,14 +106,16 @@ int lb_cli_answer(int argc, char **argv) {
         {"out", 'o', NULL, LB_OPTION_TEXT, &p.out, 0, 0, "DIR|FILE.csv", "where the CSV goes"},
         {"columns", 0, NULL, LB_OPTION_TEXT, &p.columns, 0, 0, "LIST",
          "CSV columns; default: id,answer,raw_response,prompt"},
+        {"resume", 0, NULL, LB_OPTION_TRUE, &p.resume, 0, 0, NULL,
+         "go on with the run of --out FILE.csv, which was stopped"},
+        {"retry-failed", 0, NULL, LB_OPTION_TEXT, &retry, 0, 0, "yes|no",
+         "with --resume: ask questions again that could not be asked"},
         {"dump", 0, NULL, LB_OPTION_TEXT, &p.dump, 0, 0, "DIR", "write what passes between the parts (docs/dump.md)"},
         {"verbose", 'v', NULL, LB_OPTION_TRUE, &verbose, 0, 0, NULL, "a line for each stage of each video"},
         {"vram", 0, "ram", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
          "a limit on memory is not there yet; fewer --num-frames or --max-tiles, or a q8_0 model, need less"},
         {"cache", 0, "cache-dir", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
          "caches beyond one video are not there yet"},
-        {"resume", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
-         "going on with a run is not there yet; its answers are in the journal beside its CSV"},
         {"load_in_8bit", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
          "give --model a q8_0 GGUF instead (llama-quantize LLM.gguf LLM-q8_0.gguf q8_0)"},
     };
@@ -132,6 +136,11 @@ int lb_cli_answer(int argc, char **argv) {
     if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
         return lb_cli_fail("--answer: takes generate or letter", LB_EXIT_USAGE);
     e->letter_only = strcmp(answer, "letter") == 0;
+    if (strcmp(retry, "yes") != 0 && strcmp(retry, "no") != 0)
+        return lb_cli_fail("--retry-failed: takes yes or no", LB_EXIT_USAGE);
+    p.keep_failed = strcmp(retry, "no") == 0;
+    if (p.resume && !lb_output_is_file(p.out))
+        return lb_cli_fail("--resume: name the CSV of the run to go on with by --out FILE.csv", LB_EXIT_USAGE);
     if (from_s >= to_s)
         return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (f->timeout_s <= 0)

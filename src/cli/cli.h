@@ -20,6 +20,7 @@ int lb_cli_answer(int argc, char **argv);
 int lb_cli_frames(int argc, char **argv);
 int lb_cli_convert(int argc, char **argv);
 int lb_cli_detect(int argc, char **argv);
+int lb_cli_export(int argc, char **argv);
 
 /* Becomes true at SIGINT or SIGTERM; at the second one the process ends at once. */
 extern atomic_bool lb_cli_cancelled;

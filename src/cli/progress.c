@@ -43,6 +43,16 @@ static void put_plain(const char *text) {
     }
 }
 
+static void show_resumed(size_t n_stored, size_t n_again, size_t n_all, void *user) {
+    lb_progress *p = user;
+    p->n_resumed = n_stored;
+    printf("resumed %zu of %zu", n_stored, n_all);
+    if (n_again)
+        printf(" (%zu that failed %s asked again)", n_again, n_again == 1 ? "is" : "are");
+    printf("\n");
+    fflush(stdout);
+}
+
 static void show_loading(void *user) {
     lb_progress *p = user;
     fprintf(stderr, "Loading the models ...%s", p->terminal ? "" : "\n");
@@ -91,7 +101,7 @@ static void show_answered(size_t n_done, size_t n_all, const lb_journal_record *
         lb_progress_clear(p);
         lb_progress_vram(when, state->allocated_bytes, state->reserved_bytes);
     }
-    double rate = seconds > 0 ? (double)n_done / seconds : 0;
+    double rate = seconds > 0 ? (double)(n_done - p->n_resumed) / seconds : 0;
     /* a log wants a line now and then, a terminal a living one */
     double wait_s = p->terminal ? 0.1 : 10;
     if (n_done < n_all && seconds - p->last_s < wait_s)
@@ -116,6 +126,7 @@ static void show_answered(size_t n_done, size_t n_all, const lb_journal_record *
 
 lb_run_observer lb_progress_observer(lb_progress *progress) {
     return (lb_run_observer){.fault = show_fault,
+                             .resumed = show_resumed,
                              .loading = show_loading,
                              .loaded = show_loaded,
                              .answered = show_answered,

@@ -8,7 +8,7 @@ typedef struct lb_progress {
     bool terminal;  /* stderr is one: one line that is written over */
     bool line_open; /* such a line stands there */
     double last_s;  /* when a line was last written */
-    size_t n_done;
+    size_t n_done, n_resumed;
     bool verbose;
 } lb_progress;
 

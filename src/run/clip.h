@@ -8,6 +8,7 @@
 #ifndef LB_RUN_CLIP_H
 #define LB_RUN_CLIP_H
 
+#include "journal/fingerprint.h"
 #include "lowbeam/status.h"
 #include "run/findings.h"
 #include "video/video.h"
@@ -29,7 +30,8 @@ typedef struct lb_clip {
     lb_resized resized; /* for the detector, mapped from resized_fd; data NULL: none */
     size_t resized_bytes;
     int resized_fd;
-    double tile_time_s; /* cutting and resizing; frames->decode_time_s: reading */
+    double tile_time_s;     /* cutting and resizing; frames->decode_time_s: reading */
+    lb_fingerprint content; /* of the video; lb_prefetch fills it in */
 } lb_clip;
 
 /* Errors: those of lb_frames_read, lb_tiles_cut and lb_preprocess_size, with the path in front. */

@@ -32,11 +32,23 @@ struct lb_prefetch {
     int n_threads;
 };
 
+/* Here, where it hides behind the answering of other videos; after reading, when the file's pages are in memory. */
+static lb_status fingerprint(lb_prefetch *p, const char *path, slot *result) {
+    lb_status status = lb_fingerprint_content(path, &p->cancel, &result->clip->content, &result->error);
+    if (status != LB_STATUS_OK) {
+        lb_clip_free(result->clip);
+        result->clip = NULL;
+    }
+    return status;
+}
+
 static void prepare(lb_prefetch *p, size_t i, slot *result) {
     char *path = NULL;
     lb_status status = lb_video_path(p->params.base, p->video_paths[i], p->params.allow_outside, &path, &result->error);
     if (status == LB_STATUS_OK)
-        lb_clip_prepare(path, &p->params.clip, &result->clip, &result->error);
+        status = lb_clip_prepare(path, &p->params.clip, &result->clip, &result->error);
+    if (status == LB_STATUS_OK)
+        status = fingerprint(p, path, result);
     free(path);
 }
 

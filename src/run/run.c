@@ -6,6 +6,9 @@
 #include "run/output.h"
 #include "run/paths.h"
 #include "run/prefetch.h"
+#include "run/resume.h"
+#include "run/settings.h"
+#include "run/sources.h"
 #include "vlm/encoder.h"
 
 #include <errno.h>
@@ -27,7 +30,10 @@ typedef struct run {
     lb_run_result *result;
     lb_dataset *dataset;
     lb_dump_names names;
+    lb_settings settings;
+    lb_sources *sources;
     lb_journal *journal;
+    lb_resume resume;
     lb_child *child;
     int videos_lost; /* in a row, see VIDEOS_LOST_MAX */
     bool given_up;   /* no child is started any more */
@@ -83,6 +89,12 @@ static void store_failure(run *r, size_t index, const char *message) {
     lb_journal_record record = {
         .index = (int64_t)index, .fallback = true, .text = message, .prompt = "", .error = message};
     store(r, &record);
+}
+
+/* The journal cannot be kept any more, or must not: the run ends, what was stored stays. */
+static void end_run(run *r, const lb_error *error) {
+    r->journal_status = error->status;
+    r->journal_error = *error;
 }
 
 /* A video's questions on their way through the child. */
@@ -248,16 +260,22 @@ static lb_status dump_clip(const char *folder, const lb_clip *clip, lb_error *er
     return status;
 }
 
-static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
+/* place: of the group; turn: among those that are asked. */
+static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetch) {
     const lb_video_group *group = &r->dataset->group[place];
     lb_error error = {0};
     lb_clip *clip = NULL;
     char *dump_dir = r->names.video ? r->names.video[place] : NULL;
     r->next_video = group->video_path;
     /* without an engine no video is read any more */
-    lb_status status = r->given_up ? revive(r, &error) : lb_prefetch_take(prefetch, place, &clip, &error);
+    lb_status status = r->given_up ? revive(r, &error) : lb_prefetch_take(prefetch, turn, &clip, &error);
     if (status == LB_STATUS_OK) {
         r->result->n_videos++;
+        if (lb_resume_bind_video(&r->resume, r->journal, group, &clip->content, &error) != LB_STATUS_OK) {
+            end_run(r, &error);
+            lb_clip_free(clip);
+            return;
+        }
         if (dump_dir)
             status = dump_clip(dump_dir, clip, &error);
     }
@@ -271,7 +289,7 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
                                                 .text = q->text,
                                                 .choices = (const char *const *)q->choice,
                                                 .n_choices = q->n_choices,
-                                                .wanted = true,
+                                                .wanted = !r->resume.stored[q->index],
                                                 .dump_dir = r->names.question ? r->names.question[q->index] : NULL};
         }
         group_state g = {.run = r, .group = group, .questions = questions, .n = group->n_questions, .clip = clip};
@@ -279,7 +297,8 @@ static void answer_group(run *r, size_t place, lb_prefetch *prefetch) {
         r->result->n_empty += (size_t)g.n_empty;
     } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
         for (size_t i = 0; i < group->n_questions; i++)
-            store_failure(r, group->question[i], error.message);
+            if (!r->resume.stored[group->question[i]])
+                store_failure(r, group->question[i], error.message);
     }
     free(questions);
     lb_clip_free(clip);
@@ -289,34 +308,44 @@ static lb_status answer_all(run *r, lb_error *error) {
     const lb_run_params *p = r->params;
     const lb_dataset *dataset = r->dataset;
     for (size_t i = 0; i < dataset->n_questions; i++)
-        if (dataset->question[i].fault)
+        if (dataset->question[i].fault && !r->resume.stored[i])
             store_failure(r, i, dataset->question[i].fault);
     if (dataset->n_groups == 0)
         return LB_STATUS_OK;
     const char **paths = calloc(dataset->n_groups, sizeof *paths);
+    size_t *places = calloc(dataset->n_groups, sizeof *places), n = 0; /* the groups that are asked */
     char *questions_path = strdup(p->questions_path);
     lb_prefetch *prefetch = NULL;
     lb_status status =
-        paths && questions_path ? LB_STATUS_OK : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+        paths && places && questions_path ? LB_STATUS_OK : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
     if (status == LB_STATUS_OK) {
         for (size_t i = 0; i < dataset->n_groups; i++)
-            paths[i] = dataset->group[i].video_path;
+            if (lb_resume_is_wanted(&r->resume, &dataset->group[i])) {
+                paths[n] = dataset->group[i].video_path;
+                places[n++] = i;
+            }
         lb_prefetch_params params = {.clip = p->clip,
                                      .base = p->videos ? p->videos : dirname(questions_path),
                                      .allow_outside = p->allow_outside,
                                      .cancel = p->cancel,
                                      .n_threads = p->n_decoders,
                                      .n_ahead = p->n_ahead};
-        const lb_child_state *engine = lb_child_get_state(r->child);
-        params.clip.tile_size = engine->image_size;
-        params.clip.shortest_edge = engine->shortest_edge;
-        params.clip.longest_edge = engine->longest_edge;
-        status = lb_prefetch_start(paths, dataset->n_groups, &params, &prefetch, error);
+        if (n > 0) {
+            const lb_child_state *engine = lb_child_get_state(r->child);
+            params.clip.tile_size = engine->image_size;
+            params.clip.shortest_edge = engine->shortest_edge;
+            params.clip.longest_edge = engine->longest_edge;
+            status = lb_prefetch_start(paths, n, &params, &prefetch, error);
+        }
     }
-    for (size_t i = 0; i < dataset->n_groups && status == LB_STATUS_OK; i++) {
+    for (size_t i = 0; i < n && status == LB_STATUS_OK; i++) {
         if (cancelled(r))
             break;
-        answer_group(r, i, prefetch);
+        answer_group(r, places[i], i, prefetch);
+        lb_error late = {0};
+        if (r->journal_status == LB_STATUS_OK && lb_sources_ready(r->sources) &&
+            lb_sources_finish(r->sources, NULL, r->journal, r->result->db_path, &late) != LB_STATUS_OK)
+            end_run(r, &late);
         if (r->journal_status != LB_STATUS_OK) {
             status = r->journal_status;
             if (error)
@@ -325,6 +354,7 @@ static lb_status answer_all(run *r, lb_error *error) {
     }
     lb_prefetch_stop(prefetch);
     free(paths);
+    free(places);
     free(questions_path);
     return status;
 }
@@ -356,6 +386,99 @@ static lb_status check_videos(const char *videos, lb_error *error) {
     return LB_STATUS_OK;
 }
 
+/* The files that the answers come from; those that are missing the engine child tells of. */
+static lb_status look_at_weights(run *r, lb_error *error) {
+    const lb_vlm_params *vlm = &r->params->child.engine.vlm;
+    r->sources = lb_sources_new();
+    if (!r->sources)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    lb_status status = lb_sources_add(r->sources, "model", vlm->model_path, error);
+    if (status == LB_STATUS_OK)
+        status = lb_sources_add(r->sources, "mmproj", vlm->mmproj_path, error);
+    if (status == LB_STATUS_OK)
+        status = lb_sources_add(r->sources, "detector", r->params->child.engine.detector_path, error);
+    return status;
+}
+
+/* Opens the journal of the run to go on with, where there is one, and sees that its answers and those to come belong
+ * together. */
+static lb_status resume(run *r, lb_error *error) {
+    const lb_run_params *p = r->params;
+    const char *path = r->result->db_path;
+    lb_status status = LB_STATUS_OK;
+    struct stat st;
+    if (!p->resume)
+        return lb_output_check(path, error);
+    if (lstat(path, &st) != 0 && errno == ENOENT) {
+        char message[PATH_MAX + 64];
+        snprintf(message, sizeof message, "%s: no journal is there to resume; the run begins", path);
+        warn(r, message);
+        return lb_output_check(path, error);
+    }
+    status = lb_journal_open(path, &r->journal, error);
+    if (status == LB_STATUS_OK)
+        status = lb_settings_compare(&r->settings, r->journal, path, r->observer.warning, r->observer.user, error);
+    if (status == LB_STATUS_OK)
+        status = lb_sources_compare(r->sources, r->journal, path, p->cancel, error);
+    return status;
+}
+
+static lb_status load_stored(run *r, lb_error *error) {
+    const lb_run_params *p = r->params;
+    lb_status status = lb_resume_load(&r->resume, r->journal, r->dataset, p->keep_failed, r->result, error);
+    if (status != LB_STATUS_OK || !r->journal)
+        return status;
+    status = lb_resume_check_videos(&r->resume, r->journal, p, r->dataset, error);
+    r->result->n_resumed = r->resume.n_stored;
+    if (status == LB_STATUS_OK && r->observer.resumed)
+        r->observer.resumed(r->resume.n_stored, r->resume.n_again, r->dataset->n_questions, r->observer.user);
+    return status;
+}
+
+static bool needs_engine(const run *r) {
+    for (size_t i = 0; i < r->dataset->n_groups; i++)
+        if (lb_resume_is_wanted(&r->resume, &r->dataset->group[i]))
+            return true;
+    return false;
+}
+
+static lb_status start_engine(run *r, lb_error *error) {
+    if (r->observer.loading)
+        r->observer.loading(r->observer.user);
+    lb_status status = lb_child_start(&r->params->child, r->params->cancel, &r->child, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    r->result->n_children = 1;
+    r->result->engine = *lb_child_get_state(r->child);
+    if (r->observer.loaded)
+        r->observer.loaded(&r->result->engine, r->observer.user);
+    if (!r->journal) {
+        lb_settings_add_device(&r->settings, &r->result->engine);
+        return LB_STATUS_OK;
+    }
+    lb_settings device = {0};
+    lb_settings_add_device(&device, &r->result->engine);
+    status = lb_settings_compare(&device, r->journal, r->result->db_path, r->observer.warning, r->observer.user, error);
+    lb_settings_free(&device);
+    return status;
+}
+
+/* A new one, unless there is one to go on with. Another run may have begun in the same folder in the same second, and
+ * have the name: then the next one. */
+static lb_status begin_journal(run *r, lb_error *error) {
+    lb_run_result *result = r->result;
+    if (r->journal)
+        return LB_STATUS_OK;
+    lb_status status = lb_settings_journal(&r->settings, result->db_path, &r->journal, error);
+    for (int i = 0; status == LB_STATUS_REFUSED && !lb_output_is_file(r->params->out) && i < 100; i++) {
+        status = lb_output_paths(r->params->out, r->params->child.engine.vlm.model_path, result->csv_path,
+                                 result->db_path, sizeof result->csv_path, error);
+        if (status == LB_STATUS_OK)
+            status = lb_settings_journal(&r->settings, result->db_path, &r->journal, error);
+    }
+    return status == LB_STATUS_OK ? lb_sources_store(r->sources, r->journal, error) : status;
+}
+
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
                         lb_error *error) {
     *result = (lb_run_result){0};
@@ -371,39 +494,45 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
                                  sizeof result->csv_path, error);
     }
     if (status == LB_STATUS_OK)
-        status = lb_output_check(result->db_path, error);
-    if (status == LB_STATUS_OK)
         status = check_videos(params->videos, error);
+    if (status == LB_STATUS_OK)
+        status = lb_settings_collect(&r.settings, params, r.dataset, error);
+    if (status == LB_STATUS_OK)
+        status = look_at_weights(&r, error);
+    if (status == LB_STATUS_OK)
+        status = resume(&r, error);
+    if (status == LB_STATUS_OK)
+        status = load_stored(&r, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_dump_names_make(params->dump, r.dataset, &r.names, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_folder_make(params->dump, error); /* now, rather than a failure for each question */
     /* the models before the journal: a run that cannot begin leaves no file behind */
-    if (status == LB_STATUS_OK && r.dataset->n_groups > 0) {
-        if (r.observer.loading)
-            r.observer.loading(r.observer.user);
-        status = lb_child_start(&params->child, params->cancel, &r.child, error);
-        if (status == LB_STATUS_OK) {
-            result->n_children = 1;
-            result->engine = *lb_child_get_state(r.child);
-            if (r.observer.loaded)
-                r.observer.loaded(&result->engine, r.observer.user);
-        }
-    }
+    if (status == LB_STATUS_OK && needs_engine(&r))
+        status = start_engine(&r, error);
     if (status == LB_STATUS_OK)
-        status = lb_output_journal(params, result->db_path, &r.journal, error);
+        status = begin_journal(&r, error);
     if (status == LB_STATUS_OK) {
         r.start_s = lb_now_s();
+        lb_sources_hash(r.sources);
         status = answer_all(&r, error);
         result->seconds = lb_now_s() - r.start_s;
         result->interrupted = cancelled(&r) && result->n_answered < result->n_questions;
         if (r.child)
             result->engine = *lb_child_get_state(r.child);
+        if (status == LB_STATUS_OK)
+            status = lb_sources_finish(r.sources, params->cancel, r.journal, result->db_path, error);
+        if (status == LB_STATUS_OK)
+            status = lb_journal_write_csv(r.journal, result->csv_path, params->columns, error);
+        if (status != LB_STATUS_OK && result->n_answered > 0 && error)
+            lb_error_add(error, "; %zu of %zu answers are stored: --resume goes on from there", result->n_answered,
+                         result->n_questions);
     }
-    if (status == LB_STATUS_OK)
-        status = lb_journal_write_csv(r.journal, result->csv_path, params->columns, error);
+    lb_sources_free(r.sources);
     lb_journal_close(r.journal);
     lb_child_stop(r.child);
+    lb_resume_free(&r.resume);
+    lb_settings_free(&r.settings);
     lb_dump_names_free(&r.names);
     lb_dataset_free(r.dataset);
     return status;

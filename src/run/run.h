@@ -27,6 +27,8 @@ typedef struct lb_run_params {
     size_t max_questions;    /* 0: all */
     bool keep_going;         /* ask the sound questions of a faulty file */
     bool allow_outside;      /* video paths may leave the base folder */
+    bool resume;             /* go on with the run whose CSV is out; one that has no journal yet begins */
+    bool keep_failed;        /* resuming: questions that could not be asked are not asked again */
     lb_clip_params clip;     /* tile_size is taken from the model */
     int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
     lb_child_params child;
@@ -38,6 +40,7 @@ lb_run_params lb_run_default_params(void);
 typedef struct lb_run_result {
     char csv_path[PATH_MAX], db_path[PATH_MAX];
     size_t n_questions, n_answered, n_fallback, n_truths, n_right;
+    size_t n_resumed;            /* of n_answered: stored by an earlier process */
     size_t n_videos, n_children; /* clips read; engine processes used */
     size_t n_empty;              /* detector's boxes without area, which were left out */
     bool interrupted;
@@ -47,9 +50,10 @@ typedef struct lb_run_result {
 
 /* What goes on, for whoever shows it. All may be NULL. Strings are good during the call. */
 typedef struct lb_run_observer {
-    void (*fault)(const char *message, void *user);          /* of the questions file, each one */
-    void (*loading)(void *user);                             /* the models are being loaded */
-    void (*loaded)(const lb_child_state *state, void *user); /* first child ready */
+    void (*fault)(const char *message, void *user);                             /* of the questions file, each one */
+    void (*resumed)(size_t n_stored, size_t n_again, size_t n_all, void *user); /* n_again: failed, asked again */
+    void (*loading)(void *user);                                                /* the models are being loaded */
+    void (*loaded)(const lb_child_state *state, void *user);                    /* first child ready */
     void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
                      const lb_child_state *state, double seconds, void *user);
     void (*warning)(const char *message, void *user); /* a child died, say */
@@ -58,7 +62,8 @@ typedef struct lb_run_observer {
 
 /* Returns OK also when questions were answered by fallback or the run was interrupted (see result).
  * Errors: what keeps every question from being asked; no file is left behind then (folders of --out and
- * --dump may be). */
+ * --dump may be). REFUSED: a journal is there (without resume), another process writes it, or its answers and those to
+ * come would be of two kinds. When storing fails on the way, what was stored stays, to be resumed. */
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
                         lb_error *error);
 

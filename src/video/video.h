@@ -62,6 +62,9 @@ lb_status lb_frame_indices(int64_t n_total, double fps, const lb_frames_params *
  * list gets the next one shown, past the last one the last. Several threads may read at once. */
 lb_status lb_frames_read(const char *path, const lb_frames_params *params, lb_frames **frames, lb_error *error);
 
+/* Whether a file of that name is taken for a picture, by its ending. */
+bool lb_pictures_is_name(const char *name);
+
 lb_image_view lb_frames_view(const lb_frames *frames, int i);
 void lb_frames_free(lb_frames *frames);
 

@@ -19,7 +19,6 @@ lb_status lb_frames_map(lb_frames *frames, int width, int height, size_t max_byt
 lb_status lb_decoder_run(int fd, const char *path, const lb_frames_params *params, lb_frames *frames, lb_error *error);
 
 /* From a folder of PNG and JPEG files, or from one such file. */
-bool lb_pictures_is_name(const char *name); /* by its ending */
 lb_status lb_pictures_read(const char *path, bool is_folder, const lb_frames_params *params, lb_frames *frames,
                            lb_error *error);
 

@@ -52,6 +52,9 @@ typedef struct lb_vlm_info {
     char architecture[64];
 } lb_vlm_info;
 
+/* What the engine stands on, as a run's journal names it: "llama.cpp 0.5.0, ggml 0.25.3 (commit)". */
+const char *lb_vlm_library(void);
+
 /* Loads both parts. Errors, each one line that names the file: NOT_FOUND, FORMAT (not GGUF, truncated), UNSUPPORTED
  * (another architecture, an encoder of another kind, embedding sizes that do not belong together), OUT_OF_MEMORY,
  * BACKEND. Memory on the device: the weights but for the token embeddings, which stay in the mapped file; the encoder's
