@@ -70,6 +70,8 @@ void lb_jsonl_write_line(FILE *file, sqlite3_stmt *row, const int *columns, int 
             write_string(file, text);
         else if (column->kind == LB_COLUMN_FLAG)
             fputs(sqlite3_column_int(row, i) ? "true" : "false", file);
+        else if (column->kind == LB_COLUMN_NUMBER && sqlite3_column_type(row, i) == SQLITE_FLOAT)
+            fprintf(file, "%.17g", sqlite3_column_double(row, i)); /* reads back as the same number */
         else
             fputs(text, file);
     }

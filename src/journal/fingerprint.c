@@ -19,15 +19,19 @@ static lb_status fault(lb_error *error, const char *path, int code) {
                         strerror(code));
 }
 
-static int64_t mtime_of(const struct stat *st) {
-    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+static int64_t ns_of(const struct timespec *t) {
+    return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
+static int64_t later_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
 }
 
 static void add_look(lb_fingerprint *f, const struct stat *st, bool bytes) {
     if (bytes)
         f->n_bytes += st->st_size;
-    if (mtime_of(st) > f->mtime_ns)
-        f->mtime_ns = mtime_of(st);
+    f->mtime_ns = later_of(f->mtime_ns, ns_of(&st->st_mtim));
+    f->ctime_ns = later_of(f->ctime_ns, ns_of(&st->st_ctim));
 }
 
 /* One file into the sums. hash NULL: its look alone. O_NONBLOCK: a FIFO would be waited for. */
@@ -102,8 +106,8 @@ static lb_status add_folder(const char *path, const atomic_bool *cancel, lb_fing
             status = add_file(name, cancel, &one, hash ? &inner : NULL, error);
         if (status == LB_STATUS_OK) {
             f->n_bytes += one.n_bytes;
-            if (one.mtime_ns > f->mtime_ns)
-                f->mtime_ns = one.mtime_ns;
+            f->mtime_ns = later_of(f->mtime_ns, one.mtime_ns);
+            f->ctime_ns = later_of(f->ctime_ns, one.ctime_ns);
         }
         if (status == LB_STATUS_OK && hash) {
             lb_sha256_hex(&inner, one.sha256);
@@ -145,6 +149,10 @@ lb_status lb_fingerprint_look(const char *path, lb_fingerprint *fingerprint, lb_
 lb_status lb_fingerprint_content(const char *path, const atomic_bool *cancel, lb_fingerprint *fingerprint,
                                  lb_error *error) {
     return take(path, cancel, fingerprint, true, error);
+}
+
+bool lb_fingerprint_untouched(const lb_fingerprint *a, const lb_fingerprint *b) {
+    return lb_fingerprint_same_look(a, b) && a->ctime_ns == b->ctime_ns;
 }
 
 bool lb_fingerprint_same_look(const lb_fingerprint *a, const lb_fingerprint *b) {

@@ -44,12 +44,13 @@ static bool line_end(const char *path, const lb_fingerprint *f, char *text, size
     char real[PATH_MAX];
     if (!realpath(path, real) || strchr(real, '\n'))
         return false;
-    int length = snprintf(text, n, " %" PRId64 " %" PRId64 " %s\n", f->n_bytes, f->mtime_ns, real);
+    int length =
+        snprintf(text, n, " %" PRId64 " %" PRId64 " %" PRId64 " %s\n", f->n_bytes, f->mtime_ns, f->ctime_ns, real);
     return length > 0 && (size_t)length < n;
 }
 
 bool lb_fingerprint_recall(const char *path, lb_fingerprint *fingerprint) {
-    char name[PATH_MAX], wanted[PATH_MAX + 64];
+    char name[PATH_MAX], wanted[PATH_MAX + 96];
     if (!cache_file(name, false) || !line_end(path, fingerprint, wanted, sizeof wanted))
         return false;
     FILE *file = fopen(name, "re");
@@ -72,7 +73,7 @@ bool lb_fingerprint_recall(const char *path, lb_fingerprint *fingerprint) {
 }
 
 void lb_fingerprint_remember(const char *path, const lb_fingerprint *fingerprint) {
-    char name[PATH_MAX], end[PATH_MAX + 64], line[PATH_MAX + 64 + LB_SHA256_HEX];
+    char name[PATH_MAX], end[PATH_MAX + 96], line[PATH_MAX + 96 + LB_SHA256_HEX];
     struct stat st;
     if (!fingerprint->sha256[0] || !line_end(path, fingerprint, end, sizeof end) || !cache_file(name, true))
         return;

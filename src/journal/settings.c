@@ -54,13 +54,14 @@ lb_status lb_journal_put_fingerprint(lb_journal *journal, const char *kind, cons
     sqlite3_stmt *s = NULL;
     bool out_of_memory = false;
     lb_status status = LB_STATUS_OK;
-    if (sqlite3_prepare_v2(journal->db, "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?, ?, ?)", -1, &s, NULL) ==
+    if (sqlite3_prepare_v2(journal->db, "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?, ?, ?, ?)", -1, &s, NULL) ==
         SQLITE_OK) {
         lb_journal_bind_text(s, 1, kind, &out_of_memory);
         lb_journal_bind_text(s, 2, name, &out_of_memory);
         sqlite3_bind_int64(s, 3, fingerprint->n_bytes);
         sqlite3_bind_int64(s, 4, fingerprint->mtime_ns);
-        lb_journal_bind_text(s, 5, fingerprint->sha256[0] ? fingerprint->sha256 : NULL, &out_of_memory);
+        sqlite3_bind_int64(s, 5, fingerprint->ctime_ns);
+        lb_journal_bind_text(s, 6, fingerprint->sha256[0] ? fingerprint->sha256 : NULL, &out_of_memory);
     }
     if (out_of_memory)
         status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", journal->path);
@@ -75,7 +76,8 @@ lb_status lb_journal_get_fingerprint(lb_journal *journal, const char *kind, cons
     sqlite3_stmt *s = NULL;
     bool out_of_memory = false;
     int code = sqlite3_prepare_v2(
-        journal->db, "SELECT n_bytes, mtime_ns, sha256 FROM fingerprint WHERE kind = ? AND name = ?", -1, &s, NULL);
+        journal->db, "SELECT n_bytes, mtime_ns, ctime_ns, sha256 FROM fingerprint WHERE kind = ? AND name = ?", -1, &s,
+        NULL);
     *found = false;
     *fingerprint = (lb_fingerprint){0};
     if (code == SQLITE_OK) {
@@ -85,10 +87,11 @@ lb_status lb_journal_get_fingerprint(lb_journal *journal, const char *kind, cons
     }
     lb_status status = LB_STATUS_OK;
     if (code == SQLITE_ROW) {
-        const char *sum = (const char *)sqlite3_column_text(s, 2);
+        const char *sum = (const char *)sqlite3_column_text(s, 3);
         *found = true;
         fingerprint->n_bytes = sqlite3_column_int64(s, 0);
         fingerprint->mtime_ns = sqlite3_column_int64(s, 1);
+        fingerprint->ctime_ns = sqlite3_column_int64(s, 2);
         if (sum && strlen(sum) == LB_SHA256_HEX - 1)
             memcpy(fingerprint->sha256, sum, LB_SHA256_HEX);
     } else if (out_of_memory) {

@@ -43,7 +43,7 @@ static lb_status hash_file(source_file *file, const atomic_bool *cancel, lb_erro
     lb_status status = lb_fingerprint_content(file->path, cancel, &found, error);
     if (status != LB_STATUS_OK)
         return status;
-    if (!lb_fingerprint_same_look(&found, &file->f))
+    if (!lb_fingerprint_untouched(&found, &file->f))
         return lb_error_set(error, LB_STATUS_IO, "%s: was changed during the run", file->path);
     file->f = found;
     if (file->f.n_bytes > SMALL_BYTES)
@@ -124,8 +124,8 @@ lb_status lb_sources_compare(lb_sources *w, lb_journal *journal, const char *pat
             return refuse(error, path, file, "were not there then");
         if (before.n_bytes != file->f.n_bytes)
             return refuse(error, path, file, "have another size");
-        if (before.mtime_ns != file->f.mtime_ns) {
-            if (!before.sha256[0])
+        if (!lb_fingerprint_untouched(&before, &file->f)) {
+            if (!before.sha256[0] && before.mtime_ns != file->f.mtime_ns)
                 return refuse(error, path, file,
                               "have another time, and the run was stopped before it had read them to the end");
             if ((status = hash_file(file, cancel, error)) != LB_STATUS_OK)
@@ -180,9 +180,9 @@ lb_status lb_sources_finish(lb_sources *w, const atomic_bool *cancel, lb_journal
         lb_status status = lb_journal_get_fingerprint(journal, KIND, w->file[i].role, &before, &found, error);
         if (status == LB_STATUS_OK && found)
             status = compare_hashes(&w->file[i], &before, path, error);
-        /* with the time of now: next time it need not be read again */
+        /* with the times of now: next time it need not be read again */
         if (status == LB_STATUS_OK && w->file[i].f.sha256[0] &&
-            (!before.sha256[0] || !lb_fingerprint_same_look(&before, &w->file[i].f)))
+            (!before.sha256[0] || !lb_fingerprint_untouched(&before, &w->file[i].f)))
             status = lb_journal_put_fingerprint(journal, KIND, w->file[i].role, &w->file[i].f, error);
         if (status != LB_STATUS_OK)
             return status;

@@ -1,6 +1,6 @@
 /* The weights files of a run, told apart by their SHA-256. A file of 16 GB takes half a minute to read: it is hashed by
  * a thread of its own while the run goes on (not at all when the cache folder knows the hash of that path, size and
- * time), and until then size and time stand for it.
+ * times), and until then size and times stand for it.
  *
  *     lb_sources *sources = lb_sources_new();
  *     lb_sources_add(sources, "model", "InternVL3-8B.gguf");
@@ -27,7 +27,7 @@ lb_status lb_sources_add(lb_sources *sources, const char *role, const char *path
 lb_status lb_sources_store(const lb_sources *sources, lb_journal *journal, lb_error *error);
 
 /* REFUSED when a file is not the one that the journal (at path, for the message) was begun with. Another path does not
- * matter. One of another time is read here and now, which can take long; cancel: gives up with INTERRUPTED. */
+ * matter. One that was touched since is read here and now, which can take long; cancel: gives up with INTERRUPTED. */
 lb_status lb_sources_compare(lb_sources *sources, lb_journal *journal, const char *path, const atomic_bool *cancel,
                              lb_error *error);
 

@@ -139,7 +139,7 @@ static void test_store(void **state) {
     lb_journal_close(journal);
     assert_int_equal(count_files(), 1); /* no log is left */
     assert_query("run.db", "PRAGMA journal_mode", "wal");
-    assert_query("run.db", "PRAGMA user_version", "2");
+    assert_query("run.db", "PRAGMA user_version", "3");
     assert_query("run.db", "SELECT group_concat(name || '=' || value) FROM run", "model=x.gguf,num_frames=8");
     assert_query("run.db", "SELECT letter_logits FROM answer", "[1.5,-0.100000001,null,2.9999999e-20]");
     assert_query("run.db", "SELECT json_extract(letter_probabilities, '$[2]') FROM answer", "0.5");
@@ -214,7 +214,7 @@ static void test_columns(void **state) {
     assert_int_equal(lb_journal_check_columns(NULL, &error), LB_STATUS_OK);
     assert_int_equal(lb_journal_check_columns("prompt", &error), LB_STATUS_OK);
     assert_int_equal(lb_journal_check_columns("id,answr", &error), LB_STATUS_INVALID_ARGUMENT);
-    assert_string_equal(error.message, "columns \"id,answr\": 'answr' is none of id,answer,raw_response,prompt");
+    assert_non_null(strstr(error.message, "columns \"id,answr\": 'answr' is none of id,answer,raw_response,prompt,"));
     assert_int_equal(lb_journal_check_columns("id,id", &error), LB_STATUS_INVALID_ARGUMENT);
     assert_string_equal(error.message, "columns \"id,id\": id is there twice");
     assert_int_equal(lb_journal_check_columns("", &error), LB_STATUS_INVALID_ARGUMENT);
@@ -273,7 +273,10 @@ static void test_refused(void **state) {
     FILE *file = fopen("there", "w");
     fputs("mine", file);
     fclose(file);
-    assert_create_fails("there", LB_STATUS_REFUSED, "there: is there already; remove it, or name another file");
+    assert_create_fails(
+        "there", LB_STATUS_REFUSED,
+        "there: is there already, the journal of another run; go on with that one (--resume), remove it, or "
+        "name another --out");
     assert_file("there", "mine");
     assert_create_fails("", LB_STATUS_INVALID_ARGUMENT, "the journal's name is empty");
     assert_create_fails(
@@ -297,7 +300,7 @@ static void test_refused(void **state) {
                      "one with --out");
     assert_csv_fails(journal, ".", LB_STATUS_REFUSED, ".: is a folder; name a file");
     assert_csv_fails(journal, "/dev/null", LB_STATUS_REFUSED, "/dev/null: is no regular file; name a file");
-    assert_csv_fails(journal, "", LB_STATUS_INVALID_ARGUMENT, "the CSV's name is empty");
+    assert_csv_fails(journal, "", LB_STATUS_INVALID_ARGUMENT, "the name of the file to write is empty");
     lb_journal_record record = record_of(0, "q", 8, "I");
     assert_int_equal(lb_journal_append(journal, &record, &error), LB_STATUS_INVALID_ARGUMENT);
     record = record_of(0, "q", 0, "A");
