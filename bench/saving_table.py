@@ -101,9 +101,10 @@ def main():
     for name, weights, options, with_detector in ROWS:
         if name not in wanted and name != "default" or not with_detector and not args.detector:
             continue
+        shown = " ".join(options).replace(CACHE, "DIR") + ("" if with_detector or not args.detector else " (no detector)")
         found = run(args, name, weights, options, with_detector, n)
         if isinstance(found, str):
-            print(f"| {name} | {weights} | {' '.join(options)} | | not run: {found} | | |", flush=True)
+            print(f"| {name} | {weights} | {shown.strip()} | | not run: {found} | | |", flush=True)
             continue
         letters, fallbacks = found
         if name == "default":
@@ -114,7 +115,6 @@ def main():
         for q in asked:
             lost[q["kind"]] += letters[q["id"]] != base[q["id"]]
         others = ", ".join(f"{kind} {count}" for kind, count in sorted(lost.items()) if count)
-        shown = " ".join(options).replace(CACHE, "DIR") + ("" if with_detector or not args.detector else " (no detector)")
         print(f"| {name} | {weights} | {shown.strip()} | {n} | {100 * right / n:.1f} % | {same} of {n}"
               f"{' (others: ' + others + ')' if others else ''} | {fallbacks} |", flush=True)
 
