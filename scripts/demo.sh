@@ -11,12 +11,16 @@ rm -f "$csv" "${csv%.csv}".db*
 # times as long.
 command=("$folder/lowbeam" answer samples/questions.json --videos samples --model models/lowbeam-small.gguf
     --mmproj models/mmproj-lowbeam-small.gguf --threads 1 --out "$csv")
+detector=models/grounding-dino-lowbeam-small.gguf
+[ ! -e "$detector" ] || command+=(--detector "$detector")
 echo "+ ${command[*]}"
 "${command[@]}"
 echo
 python3 - samples/questions.json "${csv%.csv}.db" <<'END'
+import collections
 import json
 import math
+import re
 import sqlite3
 import sys
 import unicodedata
@@ -25,8 +29,9 @@ with open(sys.argv[1], encoding="utf-8") as file:
     asked = {entry["id"]: entry for entry in json.load(file)["data"]}
 db = sqlite3.connect(sys.argv[2])
 # A video's times stand in the rows of its questions, each with its share.
-rows = db.execute("SELECT id, answer, truth, letter_logits, decode_s + encode_s + prompt_s + generate_s FROM answer "
-                  "ORDER BY question")
+rows = db.execute("SELECT id, answer, truth, letter_logits, decode_s + detect_s + encode_s + prompt_s + generate_s "
+                  "FROM answer ORDER BY question")
+with_detector, = db.execute("SELECT value != '(none)' FROM run WHERE name = 'detector'").fetchone()
 
 
 def cut(text, width):
@@ -42,6 +47,12 @@ for key, letter, truth, logits, seconds in rows:
     choice = next((text for text in entry["choices"] if text.startswith(letter + ".")), letter)
     print(cut(entry["question"], 52), cut(choice, 30), (truth or entry["answer"])[0].ljust(5), sure,
           f"{1000 * seconds:5.0f}")
+if with_detector:
+    print("\nWhat the detector saw, boxes of all frames together:")
+    for video, prompt in db.execute("SELECT video_path, prompt FROM answer GROUP BY video_path ORDER BY min(question)"):
+        lines = re.findall(r"^Frame\d+: \d+ \((.*)\)$", prompt, re.M)
+        seen = collections.Counter(label for line in lines for label in line.split(", "))
+        print(f"  {video}: " + (", ".join(f"{n} {label}" for label, n in seen.most_common()) or "nothing"))
 END
 echo
 echo "sure: the answer's share among the probabilities of the letters. ms: with the question's share of its video's time."

@@ -52,14 +52,14 @@ lb_status lb_postprocess(const lb_wordpiece *tokenizer, const lb_labels *labels,
     for (int q = 0; q < n_queries && status == LB_STATUS_OK; q++) {
         lb_detection d = {.query = q};
         const float *box = boxes + (size_t)q * 4;
+        const float *row = logits + (size_t)q * (size_t)n;
+        float best = -INFINITY;
         bool finite = true;
         for (int k = 0; k < n; k++) {
-            float x = logits[(size_t)q * (size_t)n + (size_t)k];
-            finite = finite && !isnan(x); /* minus infinity marks tokens that are none */
-            probability[k] = sigmoid(x);
-            if (probability[k] > d.score)
-                d.score = probability[k];
+            finite = finite && !isnan(row[k]); /* minus infinity marks tokens that are none */
+            best = row[k] > best ? row[k] : best;
         }
+        d.score = sigmoid(best); /* which grows with its argument: the highest probability */
         for (int i = 0; i < 4; i++)
             finite = finite && isfinite(box[i]);
         if (!finite) {
@@ -69,6 +69,8 @@ lb_status lb_postprocess(const lb_wordpiece *tokenizer, const lb_labels *labels,
         }
         if (!(d.score > params->box_threshold))
             continue;
+        for (int k = 0; k < n; k++)
+            probability[k] = sigmoid(row[k]);
         for (int i = 0; i < 4; i++)
             d.box[i] = (i < 2 ? box[i] - 0.5f * box[i + 2] : box[i - 2] + 0.5f * box[i]) * scale[i];
         best_label(labels, probability, &d);

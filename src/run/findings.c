@@ -89,7 +89,8 @@ lb_status lb_findings_make(lb_find *find, const lb_resized *resized, int n_frame
     free(found);
     if (status != LB_STATUS_OK) {
         lb_findings_free(findings);
-        lb_error_context(error, "detector");
+        if (error && !strstr(error->message, "detector"))
+            lb_error_context(error, "detector");
     }
     return status;
 }

@@ -11,6 +11,7 @@ static const char *text;
 static int number;
 static size_t size;
 static double seconds;
+static float share;
 static bool set_flag, cleared, ignored;
 
 static const lb_option table[] = {
@@ -20,6 +21,7 @@ static const lb_option table[] = {
     {"any", 0, NULL, LB_OPTION_INT, &number, 0, 0, "N", "any number"},
     {"samples", 0, NULL, LB_OPTION_SIZE, &size, 0, 0, "N", "a count"},
     {"from", 0, NULL, LB_OPTION_SECONDS, &seconds, 0, 0, "S", "seconds"},
+    {"box-threshold", 0, "detection_threshold", LB_OPTION_SHARE, &share, 0, 0, "P", "a share"},
     {"verbose", 'v', NULL, LB_OPTION_TRUE, &set_flag, 0, 0, NULL, "say more"},
     {"no-reuse", 0, NULL, LB_OPTION_FALSE, &cleared, 0, 0, NULL, "do not"},
     {"old", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL, "do this instead"},
@@ -42,6 +44,7 @@ static lb_status parse(const char *const *words) {
     number = 8;
     size = 0;
     seconds = -1;
+    share = 0.5f;
     set_flag = false;
     cleared = true;
     memset(&error, 0, sizeof error);
@@ -61,6 +64,26 @@ static void test_every_spelling(void **state) {
         assert_int_equal(number, 12);
         assert_int_equal(n_operands, 0);
     }
+}
+
+static void test_share_and_dashes(void **state) {
+    (void)state;
+    static const char *const names[] = {"--box-threshold", "--box_threshold", "--detection_threshold",
+                                        "--detection-threshold"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(PARSE(names[i], "0.25"), LB_STATUS_OK);
+        assert_true(share == 0.25f);
+    }
+    assert_int_equal(PARSE("--box-threshold=0"), LB_STATUS_OK);
+    assert_int_equal(PARSE("--box-threshold=1"), LB_STATUS_OK);
+    static const char *const wrong[] = {"1.01", "-0.1", "", "x", "0.5x", "nan"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(PARSE("--box-threshold", wrong[i]), LB_STATUS_INVALID_ARGUMENT);
+        assert_non_null(strstr(error.message, "from 0 to 1"));
+        assert_true(share == 0.5f);
+    }
+    assert_int_equal(PARSE("--box", "0.25"), LB_STATUS_INVALID_ARGUMENT);
+    assert_int_equal(PARSE("--box-thresholds", "0.25"), LB_STATUS_INVALID_ARGUMENT);
 }
 
 static void test_every_kind(void **state) {
@@ -177,6 +200,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_spelling),
         cmocka_unit_test(test_every_kind),
+        cmocka_unit_test(test_share_and_dashes),
         cmocka_unit_test(test_operands),
         cmocka_unit_test(test_help),
         cmocka_unit_test(test_what_is_wrong_is_named),

@@ -25,7 +25,8 @@ class Usage(harness.Test):
         run = self.lowbeam("answer", "--help")
         for option in ("--model", "--mmproj", "--videos", "--num-frames", "--max-tiles", "--prompt", "--system",
                        "--max-new-tokens", "--answer", "--no-reuse", "--keep-going", "--device", "--dump", "--samples",
-                       "--out", "--columns", "--from", "--to", "--allow-outside"):
+                       "--out", "--columns", "--from", "--to", "--allow-outside", "--detector", "--labels",
+                       "--box-threshold", "--text-threshold", "--max-detections"):
             self.assertIn(option + " ", run.out.replace("\n", " \n"))
         self.assertIn("[8]", next(line for line in run.out.splitlines() if "--num-frames" in line))
         self.assertRegex(self.lowbeam("--version").out, r"^lowbeam \d+\.\d+\.\d+\n$")
@@ -38,8 +39,9 @@ class Usage(harness.Test):
                           ["answer", "a", "--max-tiles=10000"], ["answer", "a", "--exact=yes"],
                           ["answer", "a", "--answer", "both"], ["answer", "a", "--from", "soon"],
                           ["answer", "a", "--batch", "0"], ["answer", "a", "--samples", "-1"],
-                          ["answer", "a", "--use_grounding_dino"], ["answer", "a", "--load_in_8bit"],
-                          ["answer", "a", "--detection_threshold", "0.3"], ["frames"], ["frames", "a", "b"],
+                          ["answer", "a", "--use_grounding_dino=yes"], ["answer", "a", "--load_in_8bit"],
+                          ["answer", "a", "--detection_threshold", "3"], ["answer", "a", "--labels", "b"],
+                          ["answer", "a", "--max_detections_per_frame", "0"], ["answer", "a", "--detector"], ["frames"], ["frames", "a", "b"],
                           ["frames", "a", "--tile-size", "3"], ["frames", "a", "--model", "x"]):
             with self.subTest(arguments):
                 run = self.lowbeam(*arguments)

@@ -54,6 +54,19 @@ static void expect_array(const char *type, int n_dims, const int64_t *shape, con
     assert_memory_equal(bytes + 10 + n_header, data, n_bytes);
 }
 
+static void test_parts(void **state) {
+    (void)state;
+    unsigned char whole[1024], parts[1024];
+    const int32_t data[6] = {1, -2, 3, 4, 5, 1 << 30};
+    const int64_t shape[] = {3, 2};
+    const void *const part[] = {data, data + 2, data + 4};
+    assert_int_equal(lb_npy_write(top, "whole.npy", "<i4", 2, shape, data, NULL), LB_STATUS_OK);
+    assert_int_equal(lb_npy_write_parts(top, "parts.npy", "<i4", 2, shape, part, NULL), LB_STATUS_OK);
+    const size_t n = read_back("whole.npy", whole, sizeof whole);
+    assert_int_equal(read_back("parts.npy", parts, sizeof parts), n);
+    assert_memory_equal(parts, whole, n);
+}
+
 static void test_arrays(void **state) {
     (void)state;
     expect_array("<i8", 1, (int64_t[]){3}, (int64_t[]){1, -2, 1ll << 40}, 24,
@@ -125,7 +138,8 @@ static void test_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arrays),  cmocka_unit_test(test_text),  cmocka_unit_test(test_what_cannot_be_written),
+        cmocka_unit_test(test_arrays),  cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_text),    cmocka_unit_test(test_what_cannot_be_written),
         cmocka_unit_test(test_folders), cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, make_top, remove_top);

@@ -3,6 +3,7 @@
 #include "run/prefetch.h"
 
 #include "base/time.h"
+#include "detector/preprocess.h"
 #include "memory/ledger.h"
 
 #include <setjmp.h>
@@ -92,6 +93,41 @@ static void test_in_order_each_once(void **state) {
             lb_prefetch_stop(prefetch);
         }
     }
+    assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+}
+
+/* The detector's pictures: one for a frame and its repetitions, resized as the detector itself would. */
+static void test_resized_for_the_detector(void **state) {
+    (void)state;
+    static const char *const paths[] = {"rgb.jpg"};
+    lb_prefetch_params params = params_for(1, 1);
+    params.clip.frames.n_frames = 3;
+    params.clip.shortest_edge = 50;
+    params.clip.longest_edge = 90;
+    lb_prefetch *prefetch = start(paths, 1, &params);
+    lb_clip *clip;
+    assert_int_equal(lb_prefetch_take(prefetch, 0, &clip, NULL), LB_STATUS_OK);
+    lb_preprocess_params edges = lb_preprocess_default_params();
+    edges.shortest_edge = 50;
+    edges.longest_edge = 90;
+    int width, height;
+    const lb_resized *r = &clip->resized;
+    assert_int_equal(lb_preprocess_size(&edges, clip->frames->width, clip->frames->height, &width, &height, NULL),
+                     LB_STATUS_OK);
+    assert_int_equal(r->n, 1);
+    assert_int_equal(r->width, width);
+    assert_int_equal(r->height, height);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(r->of_frame[i], 0);
+    const size_t bytes = (size_t)width * (size_t)height * 3;
+    uint8_t *expected = malloc(bytes);
+    assert_int_equal(lb_preprocess_resize(lb_frames_view(clip->frames, 0), width, height, expected, NULL),
+                     LB_STATUS_OK);
+    assert_memory_equal(r->data, expected, bytes);
+    assert_int_equal(lseek(clip->resized_fd, 0, SEEK_END), bytes);
+    free(expected);
+    lb_clip_free(clip);
+    lb_prefetch_stop(prefetch);
     assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
 }
 
@@ -212,6 +248,7 @@ static void test_a_hang_does_not_stop_the_others(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_in_order_each_once),
+        cmocka_unit_test(test_resized_for_the_detector),
         cmocka_unit_test(test_stop_before_anything_is_taken),
         cmocka_unit_test(test_more_threads_than_clips),
         cmocka_unit_test(test_stop_does_not_wait_for_a_decoder_that_hangs),
