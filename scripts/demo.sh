@@ -31,7 +31,7 @@ db = sqlite3.connect(sys.argv[2])
 # A video's times stand in the rows of its questions, each with its share.
 rows = db.execute("SELECT id, answer, truth, letter_logits, decode_s + detect_s + encode_s + prompt_s + generate_s "
                   "FROM answer ORDER BY question")
-with_detector, = db.execute("SELECT value != '(none)' FROM run WHERE name = 'detector'").fetchone()
+with_detector = db.execute("SELECT value FROM run WHERE name = 'detect'").fetchone() == ("there",)
 
 
 def cut(text, width):
