@@ -2,7 +2,9 @@
 """Writes the load that lowbeam is measured with: videos as folders of 8 frames of 1120x448 (noise with a few shapes, PNG),
 three questions each. With --max-tiles 10 each frame is a grid of 5x2 and a thumbnail: 88 tiles, 22,528 visual tokens.
 
-    make_load.py DIR [--videos 3] [--questions 3]
+    make_load.py DIR [--videos 3] [--questions 3] [--size 1120x448]
+
+A size of 16:9 such as 1920x1080 is for runs with a detector: --max-tiles 8 gives 9 tiles a frame, and two crops make 88.
 
 Needs numpy and Pillow.
 """
@@ -17,7 +19,9 @@ ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDe
 ap.add_argument("dir", type=pathlib.Path)
 ap.add_argument("--videos", type=int, default=3)
 ap.add_argument("--questions", type=int, default=3)
+ap.add_argument("--size", default="1120x448")
 args = ap.parse_args()
+width, height = map(int, args.size.split("x"))
 
 rng = np.random.default_rng(0)
 data = []
@@ -25,7 +29,7 @@ for v in range(args.videos):
     folder = args.dir / f"video_{v}"
     folder.mkdir(parents=True, exist_ok=True)
     for f in range(8):
-        frame = rng.integers(0, 256, (448, 1120, 3), dtype=np.uint8)
+        frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         frame[100:300, 100 + 20 * f : 500 + 20 * f] = (30 * v % 256, 200, 25 * f)
         Image.fromarray(frame).save(folder / f"{f:02d}.png", compress_level=1)
     for q in range(args.questions):

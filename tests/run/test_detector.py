@@ -2,10 +2,9 @@
 """`lowbeam answer --detector`: what a small random detector finds enters prompt, tiles, dump and journal, the same whatever
 shares the work, and its faults are its videos' faults. tests/checks/check_sight.py compares with transformers and Pillow."""
 import array
-import glob
 import json
+import math
 import os
-import re
 import shutil
 import sqlite3
 
@@ -169,6 +168,42 @@ class Detector(harness.Test):
         self.assertTrue(os.path.exists(self.path("mark")))
         self.assertEqual(run.answers(), whole.answers())
         self.assert_close(run.logits(), whole.logits())
+
+
+class Library(harness.Test):
+    """The same through lowbeam.h."""
+
+    def ask(self, detector, most="3"):
+        question = json.load(open(self.questions([("q", "v0")]), encoding="utf-8"))["data"][0]
+        program = os.path.join(harness.BUILD, "tests", "dump_answer")
+        return self.run_program([program, *harness.model_files(), detector, most, self.path("v0"), question["question"],
+                                 *question["choices"]])
+
+    def test_same_answer_as_the_program(self):
+        run = self.answer(self.questions([("q", "v0")]), "--detector", harness.detector_file(), *ALL, "--text-threshold", "1",
+                          "--max-detections", "3", "--exact")
+        row = run.journal()["q"]
+        logits = json.loads(row["letter_logits"])
+        powers = [math.exp(x - max(logits)) for x in logits]
+        library = self.ask(harness.detector_file())
+        self.assertEqual(library.status, 0, library)
+        lines = library.out.splitlines()
+        self.assertEqual(len(lines), 2, library)
+        self.assertEqual(lines[0], lines[1])  # asked again: what was seen is kept
+        letter, n_tokens, *shares = lines[0].split()
+        self.assertEqual((letter, int(n_tokens)), (row["answer"], row["n_prompt_tokens"]))
+        for share, power in zip(map(float, shares), powers):
+            self.assertAlmostEqual(share, power / sum(powers), places=4)
+        plain = self.ask("-").out.splitlines()[0].split()
+        self.assertLess(int(plain[1]), int(n_tokens) - 3 * TOKENS_PER_TILE + 1)
+
+    def test_faults(self):
+        for detector, most, word in ((self.path("none.gguf"), "3", "none.gguf"), (harness.detector_file(), "0", "max_detections"),
+                                     (harness.model_files()[0], "3", "lowbeam convert")):
+            run = self.ask(detector, most)
+            self.assertEqual((run.status, run.out), (1, ""), run)
+            self.assertEqual(len(run.err.splitlines()), 1, run)
+            self.assertIn(word, run.err)
 
 
 class Faults(harness.Test):
