@@ -259,8 +259,8 @@ static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) 
         video v = {s, r.questions};
         lb_engine_answer(s->engine, &r.clip, r.questions, r.n, (lb_engine_callbacks){send_reply, keep_going, &v});
     }
+    send_message(s, json_pack("{s:s}", "type", "done")); /* first: unmapping takes a while */
     received_free(&r);
-    send_message(s, json_pack("{s:s}", "type", "done"));
 }
 
 static void open_engine(server *s, const json_t *m) {

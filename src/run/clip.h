@@ -32,6 +32,7 @@ typedef struct lb_clip {
     int resized_fd;
     double tile_time_s;     /* cutting and resizing; frames->decode_time_s: reading */
     lb_fingerprint content; /* of the video; lb_prefetch fills it in */
+    struct lb_clip *next;   /* for whoever keeps clips in a list */
 } lb_clip;
 
 /* Errors: those of lb_frames_read, lb_tiles_cut and lb_preprocess_size, with the path in front. */

@@ -73,7 +73,8 @@ lb_status lb_crops_start(const lb_crop *crop, int n, int size, int n_threads, lb
         lb_crops_free(crops);
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d crops", n);
     }
-    memcpy(crops->crop, crop, (size_t)n * sizeof *crop);
+    if (n > 0)
+        memcpy(crops->crop, crop, (size_t)n * sizeof *crop);
     crops->n = n;
     lb_ledger_add(LB_COMPONENT_FRAMES, (size_t)n * tile_bytes(crops));
     for (int i = 0; i < n_threads && i < n && i < THREADS_MAX; i++)

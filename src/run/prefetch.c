@@ -23,8 +23,9 @@ struct lb_prefetch {
     size_t n;
     slot *slots; /* ring of n_slots: clip i lies in slot i % n_slots */
     size_t n_slots;
-    size_t next;  /* first clip that no thread has begun */
-    size_t taken; /* clips taken so far */
+    size_t next;    /* first clip that no thread has begun */
+    size_t taken;   /* clips taken so far */
+    lb_clip *spent; /* given back, to be freed */
     atomic_bool cancel;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -56,10 +57,16 @@ static void *work(void *user) {
     lb_prefetch *p = user;
     pthread_mutex_lock(&p->mutex);
     while (!p->cancel) {
+        if (p->spent) {
+            lb_clip *clip = p->spent;
+            p->spent = clip->next;
+            pthread_mutex_unlock(&p->mutex);
+            lb_clip_free(clip);
+            pthread_mutex_lock(&p->mutex);
+            continue;
+        }
         /* a slot is free again when the clip that lay in it was taken */
         if (p->next == p->n || p->next >= p->taken + p->n_slots) {
-            if (p->next == p->n)
-                break;
             pthread_cond_wait(&p->changed, &p->mutex);
             continue;
         }
@@ -138,6 +145,16 @@ lb_status lb_prefetch_take(lb_prefetch *p, size_t i, lb_clip **clip, lb_error *e
     return *clip ? LB_STATUS_OK : failure.status;
 }
 
+void lb_prefetch_give_back(lb_prefetch *p, lb_clip *clip) {
+    if (!clip)
+        return;
+    pthread_mutex_lock(&p->mutex);
+    clip->next = p->spent;
+    p->spent = clip;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->mutex);
+}
+
 void lb_prefetch_stop(lb_prefetch *p) {
     if (!p)
         return;
@@ -149,6 +166,11 @@ void lb_prefetch_stop(lb_prefetch *p) {
         pthread_join(p->thread[i], NULL);
     for (size_t i = 0; p->slots && i < p->n_slots; i++)
         lb_clip_free(p->slots[i].clip);
+    while (p->spent) {
+        lb_clip *clip = p->spent;
+        p->spent = clip->next;
+        lb_clip_free(clip);
+    }
     free(p->slots);
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->changed);

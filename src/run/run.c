@@ -273,7 +273,7 @@ static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetc
         r->result->n_videos++;
         if (lb_resume_bind_video(&r->resume, r->journal, group, &clip->content, &error) != LB_STATUS_OK) {
             end_run(r, &error);
-            lb_clip_free(clip);
+            lb_prefetch_give_back(prefetch, clip);
             return;
         }
         if (dump_dir)
@@ -301,7 +301,7 @@ static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetc
                 store_failure(r, group->question[i], error.message);
     }
     free(questions);
-    lb_clip_free(clip);
+    lb_prefetch_give_back(prefetch, clip);
 }
 
 static lb_status answer_all(run *r, lb_error *error) {

@@ -88,7 +88,10 @@ static void test_in_order_each_once(void **state) {
                     assert_null(clip);
                     assert_non_null(strstr(error.message, paths[i]));
                 }
-                lb_clip_free(clip);
+                if (i % 2)
+                    lb_clip_free(clip);
+                else
+                    lb_prefetch_give_back(prefetch, clip);
             }
             lb_prefetch_stop(prefetch);
         }
