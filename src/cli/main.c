@@ -26,6 +26,7 @@ void lb_cli_catch_signals(void) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL); /* the terminal was closed: what is answered still becomes a CSV */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error of that write, told like a full disk */
 }
 
 static void write_log(lb_log_level level, const char *stage, const char *message, void *user) {

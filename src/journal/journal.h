@@ -22,12 +22,20 @@
 
 typedef struct lb_journal lb_journal;
 
+/* A fingerprint of what the answers come from. kind: "weights" or "video"; name: "model", "mmproj", ... or the
+ * video_path as the questions file has it. */
+typedef struct lb_journal_source {
+    const char *kind, *name;
+    lb_fingerprint fingerprint;
+} lb_journal_source;
+
 /* Creates a new journal (an existing file is an error: REFUSED), which is there under its name when it is complete, not
- * before. settings: name and value pairs that describe the run,
- * each name once, NULL-terminated: {"model", "x.gguf", "num_frames", "8", NULL}; may be NULL. path: any bytes, no URI.
- * Errors: REFUSED, IO (full disk, read-only folder), NOT_FOUND (no such folder), INVALID_ARGUMENT, OUT_OF_MEMORY; no
- * file is left then. */
-lb_status lb_journal_create(const char *path, const char *const *settings, lb_journal **journal, lb_error *error);
+ * before. sources: [n_sources] what it is bound to from the beginning. settings: name and value pairs that describe the
+ * run, each name once, NULL-terminated: {"model", "x.gguf", "num_frames", "8", NULL}; may be NULL. path: any bytes, no
+ * URI. Errors: REFUSED, IO (full disk, read-only folder), NOT_FOUND (no such folder), INVALID_ARGUMENT, OUT_OF_MEMORY;
+ * no file is left then. */
+lb_status lb_journal_create(const char *path, const char *const *settings, const lb_journal_source *sources,
+                            size_t n_sources, lb_journal **journal, lb_error *error);
 
 /* Whether a new one can have that name: REFUSED where something is there, with the id of the process that writes it. */
 lb_status lb_journal_check_new(const char *path, lb_error *error);
@@ -47,8 +55,7 @@ long lb_journal_owner(const char *path);
 /* A setting's value; NULL (with OK) when the journal has none of that name. The caller frees *value. */
 lb_status lb_journal_setting(lb_journal *journal, const char *name, char **value, lb_error *error);
 
-/* Fingerprints of what the answers come from. kind: "weights" or "video"; name: "model", "mmproj", ... or the
- * video_path as the questions file has it. put replaces; durable when it returns. */
+/* put replaces; durable when it returns. */
 lb_status lb_journal_put_fingerprint(lb_journal *journal, const char *kind, const char *name,
                                      const lb_fingerprint *fingerprint, lb_error *error);
 lb_status lb_journal_get_fingerprint(lb_journal *journal, const char *kind, const char *name,

@@ -165,7 +165,8 @@ static lb_status prepare_append(lb_journal *journal, lb_error *error) {
 
 /* The tables and settings in a file of another name, brought to disk. A crash before it gets its own name leaves no
  * journal; so one that is empty or has no tables was damaged, and nobody takes it for new. */
-static lb_status build(const char *path, const char *temporary, const char *const *settings, lb_error *error) {
+static lb_status build(const char *path, const char *temporary, const char *const *settings,
+                       const lb_journal_source *sources, size_t n_sources, lb_error *error) {
     lb_journal under_way = {.path = (char *)path, .lock_fd = -1};
     lb_status status = LB_STATUS_OK;
     if (open_database(temporary, SQLITE_OPEN_READWRITE, &under_way.db) != SQLITE_OK ||
@@ -175,6 +176,9 @@ static lb_status build(const char *path, const char *temporary, const char *cons
         status = lb_journal_fault(&under_way, error);
     if (status == LB_STATUS_OK)
         status = lb_journal_write_settings(&under_way, settings, error);
+    for (size_t i = 0; i < n_sources && status == LB_STATUS_OK; i++)
+        status =
+            lb_journal_put_fingerprint(&under_way, sources[i].kind, sources[i].name, &sources[i].fingerprint, error);
     if (status == LB_STATUS_OK && sqlite3_exec(under_way.db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
         status = lb_journal_fault(&under_way, error);
     sqlite3_close(under_way.db);
@@ -236,7 +240,8 @@ static int lock_folder(const char *path) {
     return fd;
 }
 
-lb_status lb_journal_create(const char *path, const char *const *settings, lb_journal **journal, lb_error *error) {
+lb_status lb_journal_create(const char *path, const char *const *settings, const lb_journal_source *sources,
+                            size_t n_sources, lb_journal **journal, lb_error *error) {
     char *temporary = NULL;
     bool named = false;
     *journal = NULL;
@@ -254,7 +259,7 @@ lb_status lb_journal_create(const char *path, const char *const *settings, lb_jo
         goto cleanup;
     }
     close(fd);
-    if ((status = build(path, temporary, settings, error)) != LB_STATUS_OK ||
+    if ((status = build(path, temporary, settings, sources, n_sources, error)) != LB_STATUS_OK ||
         (status = give_name(temporary, path, error)) != LB_STATUS_OK)
         goto cleanup;
     named = true;

@@ -469,14 +469,14 @@ static lb_status begin_journal(run *r, lb_error *error) {
     lb_run_result *result = r->result;
     if (r->journal)
         return LB_STATUS_OK;
-    lb_status status = lb_settings_journal(&r->settings, result->db_path, &r->journal, error);
+    lb_status status = lb_settings_journal(&r->settings, r->sources, result->db_path, &r->journal, error);
     for (int i = 0; status == LB_STATUS_REFUSED && !lb_output_is_file(r->params->out) && i < 100; i++) {
         status = lb_output_paths(r->params->out, r->params->child.engine.vlm.model_path, result->csv_path,
                                  result->db_path, sizeof result->csv_path, error);
         if (status == LB_STATUS_OK)
-            status = lb_settings_journal(&r->settings, result->db_path, &r->journal, error);
+            status = lb_settings_journal(&r->settings, r->sources, result->db_path, &r->journal, error);
     }
-    return status == LB_STATUS_OK ? lb_sources_store(r->sources, r->journal, error) : status;
+    return status;
 }
 
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,

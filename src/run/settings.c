@@ -146,14 +146,17 @@ lb_status lb_settings_collect(lb_settings *settings, const lb_run_params *params
                                    : LB_STATUS_OK;
 }
 
-lb_status lb_settings_journal(const lb_settings *settings, const char *path, lb_journal **journal, lb_error *error) {
+lb_status lb_settings_journal(const lb_settings *settings, lb_sources *sources, const char *path, lb_journal **journal,
+                              lb_error *error) {
+    size_t n_sources;
+    const lb_journal_source *list = lb_sources_list(sources, &n_sources);
     const char *pairs[2 * LB_SETTINGS_MAX + 1];
     for (size_t i = 0; i < settings->n; i++) {
         pairs[2 * i] = settings->entry[i].name;
         pairs[2 * i + 1] = settings->entry[i].value;
     }
     pairs[2 * settings->n] = NULL;
-    return lb_journal_create(path, pairs, journal, error);
+    return lb_journal_create(path, pairs, list, n_sources, journal, error);
 }
 
 lb_status lb_settings_compare(const lb_settings *settings, lb_journal *journal, const char *path,

@@ -2,7 +2,7 @@
  *
  *     lb_settings settings = {0};
  *     lb_settings_collect(&settings, params, dataset, &error);
- *     lb_settings_journal(&settings, "run.db", &journal, &error);          // a new one that holds them
+ *     lb_settings_journal(&settings, sources, "run.db", &journal, &error); // a new one that holds them
  *     lb_settings_compare(&settings, journal, warn, user, &error);         // or: those of one that is there
  *     lb_settings_free(&settings);
  */
@@ -10,6 +10,7 @@
 #define LB_RUN_SETTINGS_H
 
 #include "run/run.h"
+#include "run/sources.h"
 
 typedef enum lb_setting_rule {
     LB_SETTING_FREE,  /* may change between a run and its resumption: changes no answer, or something else binds it */
@@ -47,8 +48,9 @@ void lb_settings_add_device(lb_settings *settings, const lb_child_state *state);
 
 void lb_settings_free(lb_settings *settings);
 
-/* A new journal that holds them. Errors: lb_journal_create's. */
-lb_status lb_settings_journal(const lb_settings *settings, const char *path, lb_journal **journal, lb_error *error);
+/* A new journal that holds them and the fingerprints of the weights. Errors: lb_journal_create's. */
+lb_status lb_settings_journal(const lb_settings *settings, lb_sources *sources, const char *path, lb_journal **journal,
+                              lb_error *error);
 
 /* REFUSED, with all that differ, when what binds is not as the journal at path (for the message) has it. warn: for each
  * NOTED one that differs; may be NULL. */

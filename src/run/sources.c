@@ -24,6 +24,7 @@ typedef struct source_file {
 struct lb_sources {
     source_file file[FILES_MAX];
     size_t n;
+    lb_journal_source list[FILES_MAX];
     int64_t small_bytes; /* read at once so far */
     pthread_t thread;
     bool started;
@@ -89,11 +90,11 @@ lb_status lb_sources_add(lb_sources *w, const char *role, const char *path, lb_e
     return status;
 }
 
-lb_status lb_sources_store(const lb_sources *w, lb_journal *journal, lb_error *error) {
-    lb_status status = LB_STATUS_OK;
-    for (size_t i = 0; i < w->n && status == LB_STATUS_OK; i++)
-        status = lb_journal_put_fingerprint(journal, KIND, w->file[i].role, &w->file[i].f, error);
-    return status;
+const lb_journal_source *lb_sources_list(lb_sources *w, size_t *n) {
+    for (size_t i = 0; i < w->n; i++)
+        w->list[i] = (lb_journal_source){KIND, w->file[i].role, w->file[i].f};
+    *n = w->n;
+    return w->list;
 }
 
 static lb_status refuse(lb_error *error, const char *path, const source_file *file, const char *why) {

@@ -4,7 +4,7 @@
  *
  *     lb_sources *sources = lb_sources_new();
  *     lb_sources_add(sources, "model", "InternVL3-8B.gguf");
- *     lb_sources_compare(sources, journal, "run.db", &error);      // a resumed run; a new one: _store
+ *     lb_sources_compare(sources, journal, "run.db", &error);      // a resumed run; a new one: _list
  *     lb_sources_hash(sources);                                    // starts the thread
  *     ...
  *     lb_sources_finish(sources, cancel, journal, "run.db", &error);
@@ -23,8 +23,8 @@ lb_sources *lb_sources_new(void); /* NULL: no memory */
  * there is left out: who loads it says so. path NULL: nothing. Small files (64 MiB together) are hashed at once. */
 lb_status lb_sources_add(lb_sources *sources, const char *role, const char *path, lb_error *error);
 
-/* Into a new journal, as far as they are known. */
-lb_status lb_sources_store(const lb_sources *sources, lb_journal *journal, lb_error *error);
+/* As a new journal takes them, as far as they are known; [*n], good until the next call on sources. */
+const lb_journal_source *lb_sources_list(lb_sources *sources, size_t *n);
 
 /* REFUSED when a file is not the one that the journal (at path, for the message) was begun with. Another path does not
  * matter. One that was touched since is read here and now, which can take long; cancel: gives up with INTERRUPTED. */

@@ -22,7 +22,8 @@ int main(int argc, char **argv) {
     lb_journal *journal;
     lb_error error;
     int32_t head[2];
-    lb_status status = argc < 3 ? LB_STATUS_INVALID_ARGUMENT : lb_journal_create(argv[1], NULL, &journal, &error);
+    lb_status status =
+        argc < 3 ? LB_STATUS_INVALID_ARGUMENT : lb_journal_create(argv[1], NULL, NULL, 0, &journal, &error);
     if (status != LB_STATUS_OK) {
         fprintf(stderr, "dump_csv: %s\n", argc < 3 ? "JOURNAL CSV [COLUMNS]" : error.message);
         return 2;

@@ -86,7 +86,7 @@ static lb_journal *create(const char *path) {
     static const char *const settings[] = {"model", "x.gguf", "num_frames", "8", NULL};
     lb_journal *journal;
     lb_error error;
-    if (lb_journal_create(path, settings, &journal, &error) != LB_STATUS_OK)
+    if (lb_journal_create(path, settings, NULL, 0, &journal, &error) != LB_STATUS_OK)
         fail_msg("%s", error.message);
     return journal;
 }
@@ -257,7 +257,7 @@ static void test_names(void **state) {
 static void assert_create_fails(const char *path, lb_status status, const char *message) {
     lb_journal *journal = (lb_journal *)1;
     lb_error error;
-    assert_int_equal(lb_journal_create(path, NULL, &journal, &error), status);
+    assert_int_equal(lb_journal_create(path, NULL, NULL, 0, &journal, &error), status);
     assert_null(journal);
     assert_string_equal(error.message, message);
 }
@@ -289,9 +289,9 @@ static void test_refused(void **state) {
     const char *const twice[] = {"a", "1", "a", "2", NULL}, *const half[] = {"a", NULL};
     lb_journal *journal;
     lb_error error;
-    assert_int_equal(lb_journal_create("run.db", twice, &journal, &error), LB_STATUS_INVALID_ARGUMENT);
+    assert_int_equal(lb_journal_create("run.db", twice, NULL, 0, &journal, &error), LB_STATUS_INVALID_ARGUMENT);
     assert_string_equal(error.message, "run.db: setting \"a\" twice or without a value");
-    assert_int_equal(lb_journal_create("run.db", half, &journal, &error), LB_STATUS_INVALID_ARGUMENT);
+    assert_int_equal(lb_journal_create("run.db", half, NULL, 0, &journal, &error), LB_STATUS_INVALID_ARGUMENT);
     assert_int_equal(count_files(), 1); /* a failed creation leaves nothing */
 
     journal = create("run.db");
@@ -440,7 +440,7 @@ static int create_on_full_disk(void) {
     lb_journal *journal;
     lb_error error = {0};
     limit_files(1000);
-    if (lb_journal_create("run.db", NULL, &journal, &error) != LB_STATUS_IO || !says_full(&error)) {
+    if (lb_journal_create("run.db", NULL, NULL, 0, &journal, &error) != LB_STATUS_IO || !says_full(&error)) {
         fprintf(stderr, "%s\n", error.message);
         return 1;
     }
@@ -461,7 +461,8 @@ static int write_read_only(void) {
         return 1;
     static const char way_out[] = ": cannot be written: Permission denied; name a folder that can be written to with "
                                   "--out";
-    if (lb_journal_create("other.db", NULL, &other, &error) != LB_STATUS_IO || strcmp(error.message + 8, way_out))
+    if (lb_journal_create("other.db", NULL, NULL, 0, &other, &error) != LB_STATUS_IO ||
+        strcmp(error.message + 8, way_out))
         return 2;
     if (lb_journal_write_csv(journal, "run.csv", NULL, &error) != LB_STATUS_IO || strcmp(error.message + 7, way_out))
         return 3;

@@ -38,7 +38,7 @@ static lb_journal *create(const char *path) {
     static const char *const settings[] = {"model", "x.gguf", "num_frames", "8", NULL};
     lb_journal *journal;
     lb_error error;
-    if (lb_journal_create(path, settings, &journal, &error) != LB_STATUS_OK)
+    if (lb_journal_create(path, settings, NULL, 0, &journal, &error) != LB_STATUS_OK)
         fail_msg("%s", error.message);
     return journal;
 }
@@ -145,7 +145,7 @@ static void test_one_process(void **state) {
     assert_open_fails("run.db", LB_STATUS_REFUSED, expected);
     lb_journal *journal;
     lb_error error;
-    assert_int_equal(lb_journal_create("run.db", NULL, &journal, &error), LB_STATUS_REFUSED);
+    assert_int_equal(lb_journal_create("run.db", NULL, NULL, 0, &journal, &error), LB_STATUS_REFUSED);
     snprintf(expected, sizeof expected, "process %d is writing it", (int)child);
     assert_non_null(strstr(error.message, expected));
     /* reading alone is allowed meanwhile */
