@@ -183,7 +183,26 @@ static void reply_answer(const lb_session *s, const item *it, const lb_vlm_reply
     free(text);
 }
 
-/* Evaluates the items that went well so far; sets the error of all of them when the engine fails. */
+/* prompt_s: with the prefix, where that had to be evaluated. */
+static lb_status ask_together(lb_session *s, const lb_vlm_ask *asks, int n_asks, lb_vlm_reply *replies,
+                              double *prompt_s, double *generate_s, lb_error *error) {
+    lb_engine *engine = s->engine;
+    const int32_t stop = lb_tokenizer_special(engine->tokenizer)->im_end;
+    const double start = lb_now_s();
+    lb_status status = lb_vlm_prefix(engine->vlm, s->prefix, s->n_prefix, s->sight.pictures, error);
+    const double prefix_s = lb_now_s() - start;
+    if (status == LB_STATUS_OK)
+        status =
+            lb_vlm_answer(engine->vlm, asks, n_asks, s->sight.pictures, &stop, 1, replies, prompt_s, generate_s, error);
+    if (status == LB_STATUS_OK)
+        lb_log(LB_LOG_INFO, "vlm", "questions=%d prefix_s=%.3f prompt_s=%.3f generate_s=%.3f", n_asks, prefix_s,
+               *prompt_s, *generate_s);
+    *prompt_s += prefix_s;
+    return status;
+}
+
+/* A batch with numbers that are not finite is asked again one by one, so that only the question that they come from is
+ * lost. Evaluates the items that went well so far; sets the error of all of them when the engine fails. */
 static void evaluate(lb_session *s, item *items, int n) {
     lb_engine *engine = s->engine;
     const lb_vlm_info *info = lb_vlm_get_info(engine->vlm);
@@ -203,26 +222,24 @@ static void evaluate(lb_session *s, item *items, int n) {
     if (n_asks == 0)
         return;
     lb_error error = {0};
-    double prompt_s = 0, generate_s = 0, start = lb_now_s();
-    int32_t stop = lb_tokenizer_special(engine->tokenizer)->im_end;
+    double prompt_s = 0, generate_s = 0;
     lb_status status = lb_vlm_reserve(engine->vlm, (int)cells, &error);
     if (status == LB_STATUS_OK)
-        status = lb_vlm_prefix(engine->vlm, s->prefix, s->n_prefix, s->sight.pictures, &error);
-    double prefix_s = lb_now_s() - start;
-    if (status == LB_STATUS_OK)
-        status = lb_vlm_answer(engine->vlm, asks, n_asks, s->sight.pictures, &stop, 1, replies, &prompt_s, &generate_s,
-                               &error);
-    if (status == LB_STATUS_OK)
-        lb_log(LB_LOG_INFO, "vlm", "questions=%d prefix_s=%.3f prompt_s=%.3f generate_s=%.3f", n_asks, prefix_s,
-               prompt_s, generate_s);
+        status = ask_together(s, asks, n_asks, replies, &prompt_s, &generate_s, &error);
+    const bool alone = status == LB_STATUS_NOT_FINITE && n_asks > 1;
     for (int k = 0; k < n_asks; k++) {
         item *it = &items[place[k]];
+        if (alone) {
+            error = (lb_error){0};
+            status = ask_together(s, &asks[k], 1, &replies[k], &prompt_s, &generate_s, &error);
+        }
         if (status != LB_STATUS_OK) {
             it->error = error;
             continue;
         }
+        const int n_sharing = alone ? 1 : n_asks;
         if (s->questions[it->question].wanted)
-            reply_answer(s, it, &replies[k], (prefix_s + prompt_s) / n_asks, generate_s / n_asks);
+            reply_answer(s, it, &replies[k], prompt_s / n_sharing, generate_s / n_sharing);
         lb_vlm_reply_free(&replies[k]);
     }
 }

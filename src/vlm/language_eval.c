@@ -68,9 +68,11 @@ static lb_status picture_row(const lb_language *language, int32_t token, const f
     return LB_STATUS_OK;
 }
 
-static void forget_prefix(lb_language *language) {
+/* and_data: what is left in the cells, too. A masked cell counts as zero times its value, which is not zero where that
+ * is no number: it would spoil whatever is evaluated next. */
+static void forget_prefix(lb_language *language, bool and_data) {
     if (language->ctx)
-        llama_memory_clear(llama_get_memory(language->ctx), false);
+        llama_memory_clear(llama_get_memory(language->ctx), and_data);
     language->n_prefix = 0;
     language->n_prefix_rows = 0;
 }
@@ -80,7 +82,7 @@ lb_status lb_language_prefix(lb_language *language, const int32_t *tokens, int n
     if (n > 0 && n == language->n_prefix && pictures_id == language->prefix_pictures &&
         memcmp(tokens, language->prefix, (size_t)n * sizeof *tokens) == 0)
         return LB_STATUS_OK;
-    forget_prefix(language);
+    forget_prefix(language, false);
     language->n_batch = 0;
     if (n == 0)
         return LB_STATUS_OK;
@@ -104,7 +106,7 @@ lb_status lb_language_prefix(lb_language *language, const int32_t *tokens, int n
     }
     llama_synchronize(language->ctx); /* so that a device's failure and the time belong to this call */
     if (status != LB_STATUS_OK) {
-        forget_prefix(language);
+        forget_prefix(language, false);
         return status;
     }
     language->n_prefix = n;
@@ -286,6 +288,8 @@ lb_status lb_language_answer(lb_language *language, const lb_vlm_ask *asks, int 
             llama_memory_seq_rm(llama_get_memory(language->ctx), i + 1, -1, -1);
         done += n;
     }
+    if (status == LB_STATUS_NOT_FINITE)
+        forget_prefix(language, true);
     if (status != LB_STATUS_OK)
         for (int i = 0; i < n_asks; i++)
             lb_vlm_reply_free(&replies[i]);

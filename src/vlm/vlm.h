@@ -103,8 +103,8 @@ typedef struct lb_vlm_reply {
 } lb_vlm_reply;
 
 /* Greedy: the token of the highest logit, the lower id winning. stop: [n_stop] ids that end an answer. All asks go in
- * batches of at most n_parallel together. Errors: DOES_NOT_FIT, BACKEND, NOT_FINITE (logits), OUT_OF_MEMORY; replies
- * are freed and zero then. */
+ * batches of at most n_parallel together. Errors: DOES_NOT_FIT, BACKEND, NOT_FINITE (logits; the prefix is forgotten),
+ * OUT_OF_MEMORY; replies are freed and zero then. */
 lb_status lb_vlm_answer(lb_vlm *vlm, const lb_vlm_ask *asks, int n_asks, const lb_embeddings *pictures,
                         const int32_t *stop, int n_stop, lb_vlm_reply *replies, double *prompt_s, double *generate_s,
                         lb_error *error);

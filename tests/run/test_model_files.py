@@ -206,6 +206,50 @@ class ModelFiles(harness.Test):
         self.assertEqual(run.status, 3, run)
         self.assert_fallback(run, "q", "not finite")
 
+    def with_nan(self, name, marked):
+        """The language model with a row of NaN for each token that has the text `marked` in it."""
+        with open(self.model, "rb") as file:
+            data = bytearray(file.read())
+        tokens = gguf_file.read_pairs(self.model)["tokenizer.ggml.tokens"][1][1]
+        ends = []
+        for tensor in (b"token_embd.weight", f"blk.{make_demo_model.N_LAYER - 1}.ffn_down.weight".encode()):
+            self.assertEqual(data.count(tensor), 1)
+            at = data.index(tensor) + len(tensor)
+            n_dims, = struct.unpack_from("<I", data, at)
+            kind, offset = struct.unpack_from("<IQ", data, at + 4 + 8 * n_dims)
+            ends.append((at + 16 + 8 * n_dims, kind, offset))
+        self.assertEqual(ends[0][1:], (gguf_file.F32, 0))
+        start, row = (ends[1][0] + 31) // 32 * 32, 4 * make_demo_model.N_EMBD
+        hit = [i for i, token in enumerate(tokens) if marked in token]
+        self.assertTrue(hit)
+        for i in hit:
+            data[start + i * row:start + (i + 1) * row] = b"\0\0\xc0\x7f" * make_demo_model.N_EMBD
+        return self.write(name, bytes(data))
+
+    def test_logits_that_are_no_numbers_cost_only_their_question(self):
+        model = self.with_nan("nan.gguf", "@")
+        path = self.questions([(f"q{i}", f"v{i // 4}", {"question": f"Gì @ {i}?"} if i in (1, 6) else {})
+                               for i in range(8)])
+        for options in ((), ("--exact",), ("--batch", "1"), ("--answer", "letter")):
+            with self.subTest(options):
+                quiet = self.answer(path, *options)
+                run = self.answer(path, *options, model=model)
+                self.assertEqual(run.status, 3, run)
+                for i in ("q1", "q6"):
+                    self.assert_fallback(run, i, "language model", "not finite")
+                expected = {i: letter for i, letter in quiet.answers().items() if i not in ("q1", "q6")}
+                self.assertEqual({i: letter for i, letter in run.answers().items() if i in expected}, expected)
+                self.assertEqual(len([line for line in run.complaints() if "not finite" in line]), 2, run)
+
+    def test_embeddings_that_are_infinite_name_their_stage(self):
+        def change(writer):
+            writer.tensors = [(*t[:3], b"\0\0\x80\x7f" * (len(t[3]) // 4)) if t[0] == "v.patch_embd.bias" else t
+                              for t in writer.tensors]
+        run = self.answer(self.questions([("q", "v0"), ("r", "v1")]), mmproj=self.vision("inf.gguf", change))
+        self.assertEqual(run.status, 3, run)
+        for i in ("q", "r"):
+            self.assert_fallback(run, i, "vision encoder", "tile 0", "not finite")
+
     def test_damaged_headers_never_hang_or_pass_for_a_model_that_aborts_lowbeam(self):
         with open(self.mmproj, "rb") as file:
             whole = file.read()
