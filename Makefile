@@ -5,6 +5,7 @@
 # make sanitize         only the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench            the measurements that need no GPU
 # make fuzz             the readers of strangers' files under clang's libFuzzer, FUZZ_SECONDS (600) each
+# make soak             the tests that take long: kills, power cuts, 100,000 questions, 3,000 damaged videos
 # make install          into PREFIX (/usr/local), below DESTDIR
 # make clean            removes the build folders; downloads and llama.cpp stay in the cache folder
 #
@@ -20,7 +21,7 @@ export LOWBEAM_CACHE
 endif
 BUILD := $(if $(filter 0,$(CUDA)),build,build-cuda)
 
-.PHONY: all demo test check sanitize bench fuzz install clean
+.PHONY: all demo test check sanitize bench fuzz soak install clean
 all:
 	@scripts/build.sh $(BUILD)
 	@echo "lowbeam: $(BUILD)/lowbeam is ready; $(BUILD)/lowbeam --help says how to use it"
@@ -36,6 +37,8 @@ bench:
 	@scripts/bench.sh $(BUILD)
 fuzz:
 	@scripts/fuzz.sh
+soak:
+	@scripts/soak.sh $(BUILD)
 install:
 	@# With sudo the cache folder is another one: what was configured before is installed as it is.
 	@if [ -f $(BUILD)/Makefile ]; then cmake --build $(BUILD) -j2 >/dev/null; else scripts/build.sh $(BUILD); fi

@@ -1,0 +1,31 @@
+#!/bin/bash
+# The tests that take long, each with a line of counts at the end: soak.sh FOLDER [NAME...]
+# Logs in FOLDER/log/soak-NAME.log; the last output stands in docs/safety.md. Exit status 1 when one failed.
+. "$(dirname "$0")/common.sh"
+cd "$LOWBEAM_TOP"
+folder=$1
+shift
+wanted=" $* "
+scripts/build.sh "$folder"
+LOWBEAM_BUILD=$(cd "$folder" && pwd)
+export LOWBEAM_BUILD LOWBEAM_DECODE=$LOWBEAM_BUILD/lowbeam-decode
+status=0
+
+# soak NAME COUNTS VARIABLE=VALUE... COMMAND...: COUNTS: what the lines have in common that tell the counts
+soak() {
+    local name=$1 counts=$2 log=$folder/log/soak-$1.log
+    shift 2
+    [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || return 0
+    step "$name" "$log" env "$@" || status=1
+    grep -E "$counts" "$log" || true
+}
+
+# Killed at random moments and resumed, the default models: some 5 minutes on two idle cores.
+soak kills ' kills, ' LOWBEAM_KILLS=200 python3 tests/run/test_kills.py
+# Power cuts, simulated on what was written and synced.
+soak power ' power cuts' LOWBEAM_POWER_CUTS=20000 "$folder/tests/test_power"
+# 100,000 questions, 5,000 on one video.
+soak edges ' questions in ' LOWBEAM_MANY=100000 python3 tests/run/test_edges.py
+# Real files of six containers, damaged.
+soak mutations 'mutat|damaged' LOWBEAM_MUTATIONS=3000 python3 tests/run/test_mutations.py
+exit $status
