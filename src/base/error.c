@@ -1,6 +1,7 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,12 +64,18 @@ lb_status lb_error_context(lb_error *error, const char *format, ...) {
     va_start(args, format);
     int n = vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof message - 3) {
-        size_t used = (size_t)n, room = sizeof message - used - 3, length = strlen(error->message);
-        memcpy(message + used, ": ", 3);
-        memcpy(message + used + 2, error->message, length < room ? length : room);
-        message[used + 2 + (length < room ? length : room)] = 0;
-    }
+    /* the cause is what matters: a path of 4 KiB gives way to it */
+    const size_t length = strlen(error->message), most = sizeof message - (length < 1024 ? length : 1024) - 8;
+    const bool cut = n >= 0 && (size_t)n > most;
+    size_t used = n < 0 ? 0 : cut ? most : (size_t)n;
+    while (cut && used && ((unsigned char)message[used] & 0xC0) == 0x80)
+        used--;
+    const char *between = cut ? "...: " : ": ";
+    memcpy(message + used, between, strlen(between));
+    used += strlen(between);
+    const size_t room = sizeof message - used - 1, n_kept = length < room ? length : room;
+    memcpy(message + used, error->message, n_kept);
+    message[used + n_kept] = 0;
     memcpy(error->message, message, sizeof message);
     tidy(error->message);
     return error->status;

@@ -24,7 +24,7 @@ lb_status lb_video_path(const char *base, const char *video_path, bool allow_out
     bool absolute = video_path[0] == '/';
     if (!allow_outside && (absolute || has_parent_part(video_path)))
         return lb_error_set(error, LB_STATUS_REFUSED,
-                            "video_path %s leaves the video folder; --allow-outside permits that", video_path);
+                            "video_path %.1500s leaves the video folder; --allow-outside permits that", video_path);
     char *joined = NULL;
     if ((absolute ? asprintf(&joined, "%s", video_path) : asprintf(&joined, "%s/%s", base, video_path)) < 0)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "video_path %s: no memory", video_path);
@@ -32,16 +32,18 @@ lb_status lb_video_path(const char *base, const char *video_path, bool allow_out
     lb_status status = LB_STATUS_OK;
     if (!realpath(joined, real)) {
         int cause = errno;
-        status = lb_error_set(error, cause == ENOENT || cause == ENOTDIR ? LB_STATUS_NOT_FOUND : LB_STATUS_IO, "%s: %s",
-                              joined, strerror(cause));
+        status = lb_error_set(error, cause == ENOENT || cause == ENOTDIR ? LB_STATUS_NOT_FOUND : LB_STATUS_IO, "%s",
+                              strerror(cause));
+        lb_error_context(error, "%s", joined);
     } else if (!allow_outside) {
         size_t n = realpath(base, real_base) ? strlen(real_base) : 0;
         bool root = n == 1;
         if (n == 0 || strncmp(real, real_base, n) != 0 || (!root && real[n] != '/' && real[n] != 0))
-            status = lb_error_set(error, LB_STATUS_REFUSED,
-                                  "video_path %s leads outside the video folder by a symbolic link; --allow-outside "
-                                  "permits that",
-                                  video_path);
+            status =
+                lb_error_set(error, LB_STATUS_REFUSED,
+                             "video_path %.1500s leads outside the video folder by a symbolic link; --allow-outside "
+                             "permits that",
+                             video_path);
     }
     if (status != LB_STATUS_OK) {
         free(joined);

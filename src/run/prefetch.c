@@ -96,7 +96,11 @@ lb_status lb_prefetch_start(const char *const *video_paths, size_t n, const lb_p
     p->n_slots = (size_t)(params->n_ahead > 0 ? params->n_ahead : 3);
     p->slots = calloc(p->n_slots, sizeof *p->slots);
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->changed, NULL);
+    pthread_condattr_t clock; /* one that nobody sets back during a wait */
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->changed, &clock);
+    pthread_condattr_destroy(&clock);
     int n_threads = params->n_threads > 0 ? params->n_threads : 2;
     if (!p->slots) {
         lb_prefetch_stop(p);
@@ -128,7 +132,7 @@ lb_status lb_prefetch_take(lb_prefetch *p, size_t i, lb_clip **clip, lb_error *e
             return lb_error_set(error, LB_STATUS_INTERRUPTED, "%s: interrupted", p->video_paths[i]);
         }
         struct timespec soon; /* a signal handler cannot wake a condition: look now and then */
-        clock_gettime(CLOCK_REALTIME, &soon);
+        clock_gettime(CLOCK_MONOTONIC, &soon);
         soon.tv_nsec += 100 * 1000 * 1000;
         soon.tv_sec += soon.tv_nsec / 1000000000;
         soon.tv_nsec %= 1000000000;
