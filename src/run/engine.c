@@ -140,7 +140,7 @@ void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_en
         else
             lb_session_fail(&s, first, m, &error);
     }
-    free(s.prefix);
+    lb_session_free(&s);
     engine->kept_id = status == LB_STATUS_OK ? clip->id : 0;
     if (engine->kept_id != 0)
         engine->kept = s.sight;

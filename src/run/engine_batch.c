@@ -11,12 +11,14 @@
 #include <string.h>
 
 /* One question on its way through a batch. */
-typedef struct item {
-    int question;
+typedef struct lb_item {
+    int question;   /* -1: taken out of lb_session.ready */
     lb_error error; /* status OK while it goes well */
     lb_prompt prompt;
     lb_tokens tokens;
 } item;
+
+enum { READY_MAX = 64 }; /* 100 KB each: a video may have thousands */
 
 static void item_free(item *it) {
     lb_prompt_free(&it->prompt);
@@ -46,6 +48,39 @@ static void item_build(const lb_session *s, int question, item *it) {
                      it->tokens.n, info->n_ctx_train);
 }
 
+void lb_session_prepare(lb_session *s) {
+    const int n = s->n < READY_MAX ? s->n : READY_MAX;
+    s->ready = calloc((size_t)n + 1, sizeof *s->ready);
+    for (int i = 0; i < n && s->ready; i++)
+        item_build(s, i, &s->ready[i]);
+    s->n_ready = s->ready ? n : 0;
+}
+
+/* From what is ready, else made now. */
+static void item_take(lb_session *s, int question, item *it) {
+    if (question < s->n_ready && s->ready[question].question == question) {
+        *it = s->ready[question];
+        s->ready[question] = (item){.question = -1};
+    } else {
+        item_build(s, question, it);
+    }
+}
+
+/* A second look at it is possible. */
+static void item_put_back(lb_session *s, item *it) {
+    if (it->question < s->n_ready)
+        s->ready[it->question] = *it;
+    else
+        item_free(it);
+}
+
+void lb_session_free(lb_session *s) {
+    for (int i = 0; i < s->n_ready; i++)
+        item_free(&s->ready[i]);
+    free(s->ready);
+    free(s->prefix);
+}
+
 static void reply_error(const lb_session *s, const item *it, const lb_error *error) {
     lb_engine_reply reply = {.question = it->question,
                              .status = error->status,
@@ -62,31 +97,32 @@ static void reply_error(const lb_session *s, const item *it, const lb_error *err
 
 /* What all questions of the video begin with, less one token, which each must have of its own. */
 void lb_session_find_prefix(lb_session *s) {
-    lb_tokens first = {0};
+    int32_t *first = NULL;
     size_t shared = 0;
     int n_good = 0;
     for (int i = 0; i < s->n; i++) {
         item it;
-        item_build(s, i, &it);
+        item_take(s, i, &it);
         if (it.error.status == LB_STATUS_OK && it.tokens.n > 0) {
             if (n_good++ == 0) {
-                first = it.tokens;
-                it.tokens = (lb_tokens){0};
-                shared = first.n - 1;
+                first = malloc(it.tokens.n * sizeof *first);
+                shared = first ? it.tokens.n - 1 : 0;
+                for (size_t k = 0; k < shared; k++)
+                    first[k] = it.tokens.id[k];
             } else {
                 size_t most = it.tokens.n - 1 < shared ? it.tokens.n - 1 : shared, k = 0;
-                while (k < most && it.tokens.id[k] == first.id[k])
+                while (k < most && it.tokens.id[k] == first[k])
                     k++;
                 shared = k;
             }
         }
-        item_free(&it);
+        item_put_back(s, &it);
     }
     if (n_good < 2)
         shared = 0; /* nobody to share with: the prompt is evaluated in one go */
     size_t n_visual = 0;
     for (size_t k = 0; k < shared; k++)
-        n_visual += first.id[k] == LB_TOKEN_VISUAL;
+        n_visual += first[k] == LB_TOKEN_VISUAL;
     bool has_pictures = n_visual == (size_t)lb_embeddings_n_rows(s->sight.pictures);
     if (n_good >= 2 && !has_pictures) {
         s->batch_size = 1; /* whole prompts side by side would need the memory of all their pictures */
@@ -97,7 +133,7 @@ void lb_session_find_prefix(lb_session *s) {
                 "is evaluated whole (slower, same answers)");
         s->engine->said_not_shared = true;
     }
-    s->prefix = first.id; /* taken over */
+    s->prefix = first;
     s->n_prefix = (int)shared;
 }
 
@@ -252,7 +288,7 @@ void lb_session_answer_batch(lb_session *s, int first, int n) {
         return;
     item items[n];
     for (int i = 0; i < n; i++)
-        item_build(s, first + i, &items[i]);
+        item_take(s, first + i, &items[i]);
     evaluate(s, items, n);
     for (int i = 0; i < n; i++) {
         if (items[i].error.status != LB_STATUS_OK && s->questions[first + i].wanted)

@@ -38,6 +38,8 @@ typedef struct lb_session {
     int n;
     lb_engine_callbacks callbacks;
     lb_sight sight;
+    struct lb_item *ready; /* [n_ready] the first questions' prompts, made while the tiles are encoded */
+    int n_ready;
     int32_t *prefix;
     int n_prefix;
     int batch_size;
@@ -51,6 +53,11 @@ lb_status lb_session_detect(lb_session *s, lb_error *error);
  * Tiles that no prompt has room for are only counted, and each prompt says so for itself. */
 lb_status lb_session_encode(lb_session *s, lb_error *error);
 void lb_sight_free(lb_sight *sight); /* zeroes it */
+
+/* Makes prompts and tokens of the first questions; needs the sight's findings and tiles_per_frame, not its embeddings,
+ * and may run beside the encoder. */
+void lb_session_prepare(lb_session *s);
+void lb_session_free(lb_session *s); /* all but the sight */
 
 /* Before the phases "prompt" and "generate": what all questions begin with. */
 void lb_session_find_prefix(lb_session *s);

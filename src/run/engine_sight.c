@@ -4,6 +4,7 @@
 #include "run/engine_internal.h"
 #include "run/npy.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,9 +132,24 @@ static lb_status dump_tiles(const lb_session *s, int size, tile_row *row, lb_err
     return status;
 }
 
+static void *prepare(void *user) {
+    lb_session_prepare(user);
+    return NULL;
+}
+
+/* The questions' prompts and tokens are made meanwhile: they hang on the number of tiles, not on what is in them. */
+static lb_status encode_tiles(lb_session *s, tile_row *row, lb_error *error) {
+    const lb_tile_list list = {.tile = row->tile, .n = s->sight.n_tiles, .wait = wait_for_tile, .user = row};
+    pthread_t thread;
+    const bool started = pthread_create(&thread, NULL, prepare, s) == 0;
+    lb_status status = lb_vlm_encode(s->engine->vlm, &list, &s->sight.pictures, error);
+    if (started)
+        pthread_join(thread, NULL);
+    return status;
+}
+
 lb_status lb_session_encode(lb_session *s, lb_error *error) {
-    lb_vlm *vlm = s->engine->vlm;
-    const lb_vlm_info *info = lb_vlm_get_info(vlm);
+    const lb_vlm_info *info = lb_vlm_get_info(s->engine->vlm);
     lb_sight *sight = &s->sight;
     tile_row row = {0};
     double start = lb_now_s();
@@ -142,9 +158,7 @@ lb_status lb_session_encode(lb_session *s, lb_error *error) {
         status = dump_tiles(s, info->image_size, &row, error);
     const bool room = (int64_t)sight->n_tiles * info->tokens_per_tile < info->n_ctx_train;
     if (status == LB_STATUS_OK && room)
-        status = lb_vlm_encode(
-            vlm, &(lb_tile_list){.tile = row.tile, .n = sight->n_tiles, .wait = wait_for_tile, .user = &row},
-            &sight->pictures, error);
+        status = encode_tiles(s, &row, error);
     sight->encode_s = lb_now_s() - start;
     lb_crops_free(row.crops);
     free(row.tile);
