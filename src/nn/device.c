@@ -18,36 +18,113 @@ static void start_once(void) {
         ggml_backend_load_all();
 }
 
-lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {
+static void *used[LB_DEVICES_MAX]; /* handles by place */
+
+static void start(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_once);
+}
+
+static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     *device = (lb_device){0};
-    bool automatic = !name || !*name || strcasecmp(name, "auto") == 0;
-    ggml_backend_dev_t found = NULL;
-    char names[512] = "";
-    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
-        ggml_backend_dev_t dev = ggml_backend_dev_get(i);
-        const char *dev_name = ggml_backend_dev_name(dev);
-        enum ggml_backend_dev_type type = ggml_backend_dev_type(dev);
-        if (type == GGML_BACKEND_DEVICE_TYPE_ACCEL)
-            continue;
-        size_t used = strlen(names);
-        snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", dev_name);
-        bool gpu = type == GGML_BACKEND_DEVICE_TYPE_GPU;
-        if (!found && (automatic ? gpu : strcasecmp(name, dev_name) == 0))
-            found = dev;
-    }
-    if (!found && automatic)
-        found = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    if (!found)
-        return lb_error_set(error, LB_STATUS_NOT_FOUND, "--device %s: there is no such device; there are: %s",
-                            name ? name : "auto", names[0] ? names : "none");
     device->handle = found;
+    device->place = place;
+    used[place] = found;
     device->is_cpu = ggml_backend_dev_type(found) == GGML_BACKEND_DEVICE_TYPE_CPU;
     snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
     snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
     ggml_backend_dev_memory(found, &device->free_bytes, &device->total_bytes);
+}
+
+/* Devices that can hold a model: not those that only help the CPU. */
+static ggml_backend_dev_t candidate(size_t i) {
+    ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+    return ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_ACCEL ? NULL : dev;
+}
+
+static ggml_backend_dev_t find_named(const char *name, size_t length) {
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t dev = candidate(i);
+        if (dev && strlen(ggml_backend_dev_name(dev)) == length &&
+            strncasecmp(name, ggml_backend_dev_name(dev), length) == 0)
+            return dev;
+    }
+    return NULL;
+}
+
+static lb_status no_such_device(const char *name, size_t length, lb_error *error) {
+    char names[512] = "";
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t dev = candidate(i);
+        size_t n = strlen(names);
+        if (dev)
+            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", ggml_backend_dev_name(dev));
+    }
+    return lb_error_set(error, LB_STATUS_NOT_FOUND, "--device %.*s: there is no such device; there are: %s",
+                        (int)length, name, names[0] ? names : "none");
+}
+
+lb_status lb_devices_find(const char *names, lb_device *devices, int *n_devices, lb_error *error) {
+    *n_devices = 0;
+    start();
+    if (!names || !*names || strcasecmp(names, "auto") == 0) {
+        for (size_t i = 0; i < ggml_backend_dev_count() && *n_devices < LB_DEVICES_MAX; i++) {
+            ggml_backend_dev_t dev = candidate(i);
+            if (dev && ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_GPU) {
+                describe(dev, *n_devices, &devices[*n_devices]);
+                ++*n_devices;
+            }
+        }
+        ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        if (*n_devices == 0 && cpu)
+            describe(cpu, 0, &devices[(*n_devices)++]);
+        return *n_devices ? LB_STATUS_OK : no_such_device("auto", 4, error);
+    }
+    for (const char *at = names; at;) {
+        const char *comma = strchr(at, ',');
+        const size_t length = comma ? (size_t)(comma - at) : strlen(at);
+        ggml_backend_dev_t dev = find_named(at, length);
+        if (!dev)
+            return no_such_device(at, length, error);
+        if (*n_devices == LB_DEVICES_MAX)
+            return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--device %s: more than %d devices", names,
+                                LB_DEVICES_MAX);
+        for (int i = 0; i < *n_devices; i++)
+            if (devices[i].handle == dev)
+                return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--device %s: %s is named twice", names,
+                                    devices[i].name);
+        describe(dev, *n_devices, &devices[*n_devices]);
+        ++*n_devices;
+        at = comma ? comma + 1 : NULL;
+    }
+    for (int i = 0; i<*n_devices && * n_devices> 1; i++)
+        if (devices[i].is_cpu)
+            return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                                "--device %s: the CPU stands alone; what does not fit a GPU goes to host memory by "
+                                "itself (--vram)",
+                                names);
     return LB_STATUS_OK;
+}
+
+lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {
+    lb_device found[LB_DEVICES_MAX];
+    int n;
+    lb_status status = lb_devices_find(name, found, &n, error);
+    *device = status == LB_STATUS_OK ? found[0] : (lb_device){0};
+    return status;
+}
+
+int lb_device_place(const void *handle) {
+    for (int i = 0; i < LB_DEVICES_MAX; i++)
+        if (used[i] == handle)
+            return i;
+    return 0;
+}
+
+size_t lb_device_free_bytes(const lb_device *device) {
+    size_t free_bytes = 0, total = 0;
+    ggml_backend_dev_memory(device->handle, &free_bytes, &total);
+    return free_bytes;
 }
 
 size_t lb_device_reserved_bytes(const lb_device *device) {

@@ -7,7 +7,7 @@
 #ifndef LB_NN_DEVICE_H
 #define LB_NN_DEVICE_H
 
-#include "lowbeam/status.h"
+#include "memory/ledger.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,11 +19,23 @@ typedef struct lb_device {
     char description[128]; /* "NVIDIA H100 80GB HBM3" */
     size_t total_bytes;
     size_t free_bytes; /* when it was found */
+    int place;         /* among the devices that this process uses: the ledger's number for it */
 } lb_device;
 
 /* name: "auto" or NULL (the first GPU, else the CPU), "cpu", or a device's name in either case ("cuda0").
  * Errors: NOT_FOUND with the names that there are. Also routes ggml's and llama.cpp's logs into lb_log, once. */
 lb_status lb_device_find(const char *name, lb_device *device, lb_error *error);
+
+/* names: as above, or several separated by commas ("cuda0,cuda1"); "auto": every GPU, else the CPU. devices:
+ * [LB_DEVICES_MAX]; their places are 0, 1, ... Errors: NOT_FOUND, INVALID_ARGUMENT (one named twice, the CPU beside
+ * others). */
+lb_status lb_devices_find(const char *names, lb_device *devices, int *n_devices, lb_error *error);
+
+/* The place of a device found before, by its handle; 0 for another one. */
+int lb_device_place(const void *handle);
+
+/* Free bytes of a device now; 0 where it does not say. */
+size_t lb_device_free_bytes(const lb_device *device);
 
 /* Bytes that this process holds on the device: on a GPU what is gone since lb_device_find (the device's other users
  * make it wrong); on the CPU the process's resident memory. */

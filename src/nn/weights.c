@@ -1,6 +1,7 @@
 #include "nn/weights.h"
 
 #include "base/error.h"
+#include "nn/pinned.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@ struct lb_weights {
     lb_component component;
     source *source;
     size_t n, n_max, bytes;
+    int place;      /* of its device */
+    lb_pinned host; /* all tensors one after the other: where they are between two stays on the device */
 };
 
 lb_status lb_weights_begin(lb_weights **out, size_t n_max, lb_error *error) {
@@ -39,12 +42,19 @@ lb_status lb_weights_begin(lb_weights **out, size_t n_max, lb_error *error) {
     return LB_STATUS_OK;
 }
 
+static void forget_buffer(lb_weights *weights) {
+    if (!weights->buffer)
+        return;
+    lb_ledger_sub_on(weights->place, weights->component, weights->bytes);
+    ggml_backend_buffer_free(weights->buffer);
+    weights->buffer = NULL;
+}
+
 void lb_weights_free(lb_weights *weights) {
     if (!weights)
         return;
-    if (weights->buffer)
-        lb_ledger_sub(weights->component, weights->bytes);
-    ggml_backend_buffer_free(weights->buffer);
+    forget_buffer(weights);
+    lb_pinned_free(&weights->host);
     ggml_free(weights->ctx);
     for (size_t i = 0; weights->source && i < weights->n; i++)
         free(weights->source[i].values);
@@ -144,34 +154,103 @@ struct ggml_tensor *lb_weights_add_values(lb_weights *weights, const char *name,
     return entry->tensor;
 }
 
-lb_status lb_weights_load(lb_weights *weights, ggml_backend_t backend, lb_component component, lb_error *error) {
+static size_t declared_bytes(const lb_weights *weights) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < weights->n; i++)
+        bytes += ggml_nbytes(weights->source[i].tensor);
+    return bytes;
+}
+
+size_t lb_weights_measure(const lb_weights *weights, const lb_device *device) {
+    return ggml_backend_alloc_ctx_tensors_from_buft_size(weights->ctx, ggml_backend_dev_buffer_type(device->handle));
+}
+
+void lb_weights_pretend(lb_weights *weights) {
+    for (size_t i = 0; i < weights->n; i++)
+        weights->source[i].tensor->data = weights->source[i].tensor; /* any address: what a graph allocator looks at */
+}
+
+/* A buffer on the backend's device for all tensors, entered into the ledger. */
+static lb_status allocate(lb_weights *weights, ggml_backend_t backend, lb_error *error) {
     weights->buffer = ggml_backend_alloc_ctx_tensors(weights->ctx, backend);
-    if (!weights->buffer) {
-        size_t bytes = 0;
-        for (size_t i = 0; i < weights->n; i++)
-            bytes += ggml_nbytes(weights->source[i].tensor);
+    if (!weights->buffer)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no room for %.2f GiB of %s on %s",
-                            (double)bytes / (1 << 30), lb_component_text(component), ggml_backend_name(backend));
-    }
+                            (double)declared_bytes(weights) / (1 << 30), lb_component_text(weights->component),
+                            ggml_backend_name(backend));
     ggml_backend_buffer_set_usage(weights->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     weights->bytes = ggml_backend_buffer_get_size(weights->buffer);
-    weights->component = component;
-    lb_ledger_add(component, weights->bytes);
-    for (size_t i = 0; i < weights->n; i++) {
-        source *entry = &weights->source[i];
-        if (entry->values) {
-            ggml_backend_tensor_set(entry->tensor, entry->values, 0, ggml_nbytes(entry->tensor));
-            free(entry->values);
-            entry->values = NULL;
-            continue;
-        }
-        size_t offset = 0;
-        for (int k = 0; k < entry->n_parts; k++) {
-            ggml_backend_tensor_set(entry->tensor, entry->part[k], offset, entry->part_bytes[k]);
-            offset += entry->part_bytes[k];
-        }
-    }
+    weights->place = lb_device_place(ggml_backend_get_device(backend));
+    lb_ledger_add_on(weights->place, weights->component, weights->bytes);
     return LB_STATUS_OK;
+}
+
+/* The bytes of one tensor from the file or from our own values, to wherever put brings them. */
+static void each_part(source *entry,
+                      void (*put)(source *entry, const void *data, size_t offset, size_t bytes, void *to), void *to) {
+    if (entry->values) {
+        put(entry, entry->values, 0, ggml_nbytes(entry->tensor), to);
+        free(entry->values);
+        entry->values = NULL;
+        return;
+    }
+    size_t offset = 0;
+    for (int k = 0; k < entry->n_parts; k++) {
+        put(entry, entry->part[k], offset, entry->part_bytes[k], to);
+        offset += entry->part_bytes[k];
+    }
+}
+
+static void put_on_device(source *entry, const void *data, size_t offset, size_t bytes, void *to) {
+    (void)to;
+    ggml_backend_tensor_set(entry->tensor, data, offset, bytes);
+}
+
+static void put_on_host(source *entry, const void *data, size_t offset, size_t bytes, void *to) {
+    (void)entry;
+    memcpy((uint8_t *)to + offset, data, bytes);
+}
+
+lb_status lb_weights_load(lb_weights *weights, ggml_backend_t backend, lb_component component, lb_error *error) {
+    weights->component = component;
+    lb_status status = allocate(weights, backend, error);
+    for (size_t i = 0; i < weights->n && status == LB_STATUS_OK; i++)
+        each_part(&weights->source[i], put_on_device, NULL);
+    return status;
+}
+
+lb_status lb_weights_load_host(lb_weights *weights, const lb_device *device, lb_component component, lb_error *error) {
+    weights->component = component;
+    lb_status status =
+        lb_pinned_alloc(device, declared_bytes(weights), LB_COMPONENT_HOST_WEIGHTS, &weights->host, error);
+    uint8_t *to = weights->host.data;
+    for (size_t i = 0; i < weights->n && status == LB_STATUS_OK; i++) {
+        each_part(&weights->source[i], put_on_host, to);
+        to += ggml_nbytes(weights->source[i].tensor);
+    }
+    return status;
+}
+
+lb_status lb_weights_bring(lb_weights *weights, ggml_backend_t backend, lb_error *error) {
+    if (weights->buffer)
+        return LB_STATUS_OK;
+    lb_status status = allocate(weights, backend, error);
+    const uint8_t *from = weights->host.data;
+    for (size_t i = 0; i < weights->n && status == LB_STATUS_OK; i++) {
+        const size_t bytes = ggml_nbytes(weights->source[i].tensor);
+        ggml_backend_tensor_set_async(backend, weights->source[i].tensor, from, 0, bytes);
+        from += bytes;
+    }
+    return status;
+}
+
+void lb_weights_leave(lb_weights *weights) {
+    if (!weights->host.data || !weights->buffer)
+        return;
+    forget_buffer(weights);
+    for (size_t i = 0; i < weights->n; i++) { /* or the next allocation would pass them over */
+        weights->source[i].tensor->data = NULL;
+        weights->source[i].tensor->buffer = NULL;
+    }
 }
 
 size_t lb_weights_bytes(const lb_weights *weights) {

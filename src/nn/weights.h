@@ -13,6 +13,7 @@
 #define LB_NN_WEIGHTS_H
 
 #include "memory/ledger.h"
+#include "nn/device.h"
 #include "nn/gguf_file.h"
 
 #include <ggml-backend.h>
@@ -40,6 +41,21 @@ struct ggml_tensor *lb_weights_add_values(lb_weights *weights, const char *name,
  * Errors: OUT_OF_MEMORY (the bytes asked for and the device's name). Memory: the sum of the tensors, each rounded up to
  * the device's alignment. */
 lb_status lb_weights_load(lb_weights *weights, ggml_backend_t backend, lb_component component, lb_error *error);
+
+/* Bytes that lb_weights_load will take on the device; nothing is loaded. */
+size_t lb_weights_measure(const lb_weights *weights, const lb_device *device);
+
+/* Has every declared tensor count as allocated, so that graphs over them can be measured (not run). Not to be followed
+ * by a load. */
+void lb_weights_pretend(lb_weights *weights);
+
+/* For weights that are on the device only while they are used: loads all of them into pinned host memory instead
+ * (ledger: HOST_WEIGHTS). lb_weights_bring then puts them onto the device, in the order of the backend's stream, and
+ * lb_weights_leave takes them away again; the tensors lie elsewhere after each lb_weights_bring, so graphs must be
+ * allocated anew. Errors: OUT_OF_MEMORY. */
+lb_status lb_weights_load_host(lb_weights *weights, const lb_device *device, lb_component component, lb_error *error);
+lb_status lb_weights_bring(lb_weights *weights, ggml_backend_t backend, lb_error *error);
+void lb_weights_leave(lb_weights *weights); /* does nothing where they have no copy on the host */
 
 size_t lb_weights_bytes(const lb_weights *weights);
 void lb_weights_free(lb_weights *weights);

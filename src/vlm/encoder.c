@@ -19,7 +19,8 @@ struct lb_encoder {
     ggml_gallocr_t allocator;
     size_t compute_bytes; /* as entered into the ledger */
     bool flash;
-    int tile_batch;
+    int tile_batch, n_threads;
+    bool rest_compute, rest_weights;
     lb_pinned stage[N_STAGES];
     struct ggml_context *graph_ctx; /* of the graph that is allocated now */
     struct ggml_cgraph *graph;
@@ -44,28 +45,6 @@ int lb_encoder_tile_batch(const lb_encoder *encoder) {
     return encoder->tile_batch;
 }
 
-lb_status lb_pinned_alloc(const lb_device *device, size_t bytes, int component, lb_pinned *pinned, lb_error *error) {
-    *pinned = (lb_pinned){0};
-    ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device->handle);
-    if (!type)
-        type = ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(type, bytes ? bytes : 1);
-    if (!buffer)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no %.1f MiB of host memory for %s",
-                            (double)bytes / (1 << 20), lb_component_text((lb_component)component));
-    *pinned = (lb_pinned){ggml_backend_buffer_get_base(buffer), bytes, buffer, component};
-    lb_ledger_add((lb_component)component, bytes);
-    return LB_STATUS_OK;
-}
-
-void lb_pinned_free(lb_pinned *pinned) {
-    if (pinned->buffer) {
-        lb_ledger_sub((lb_component)pinned->component, pinned->bytes);
-        ggml_backend_buffer_free(pinned->buffer);
-    }
-    *pinned = (lb_pinned){0};
-}
-
 static void set_n_threads(ggml_backend_t backend, int n_threads) {
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
     ggml_backend_set_n_threads_t set =
@@ -74,16 +53,19 @@ static void set_n_threads(ggml_backend_t backend, int n_threads) {
         set(backend, n_threads > 0 ? n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+static struct ggml_context *graph_context(void) {
+    return ggml_init((struct ggml_init_params){.mem_size = LB_ENCODER_NODES_MAX * ggml_tensor_overhead() +
+                                                           ggml_graph_overhead_custom(LB_ENCODER_NODES_MAX, false),
+                                               .no_alloc = true});
+}
+
 /* Makes the graph for n_tiles the current one. */
 static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
     if (encoder->graph && encoder->graph_tiles == n_tiles)
         return LB_STATUS_OK;
     ggml_free(encoder->graph_ctx);
     encoder->graph = NULL;
-    encoder->graph_ctx =
-        ggml_init((struct ggml_init_params){.mem_size = LB_ENCODER_NODES_MAX * ggml_tensor_overhead() +
-                                                        ggml_graph_overhead_custom(LB_ENCODER_NODES_MAX, false),
-                                            .no_alloc = true});
+    encoder->graph_ctx = graph_context();
     if (!encoder->graph_ctx)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
     struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash);
@@ -93,25 +75,33 @@ static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
     encoder->graph = graph;
     encoder->graph_tiles = n_tiles;
     size_t bytes = ggml_gallocr_get_buffer_size(encoder->allocator, 0);
-    lb_ledger_sub(LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
-    lb_ledger_add(LB_COMPONENT_VISION_COMPUTE, bytes);
+    lb_ledger_sub_on(encoder->device.place, LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    lb_ledger_add_on(encoder->device.place, LB_COMPONENT_VISION_COMPUTE, bytes);
     encoder->compute_bytes = bytes;
     return LB_STATUS_OK;
 }
 
-static bool graph_is_supported(lb_encoder *encoder, bool flash) {
-    struct ggml_context *ctx =
-        ggml_init((struct ggml_init_params){.mem_size = LB_ENCODER_NODES_MAX * ggml_tensor_overhead() +
-                                                        ggml_graph_overhead_custom(LB_ENCODER_NODES_MAX, false),
-                                            .no_alloc = true});
+static bool graph_is_supported(const lb_encoder_model *model, const lb_device *device, bool flash) {
+    struct ggml_context *ctx = graph_context();
     if (!ctx)
         return false;
-    struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, ctx, 1, flash);
+    struct ggml_cgraph *graph = lb_encoder_graph(model, ctx, 1, flash);
     bool supported = true;
     for (int i = 0; i < ggml_graph_n_nodes(graph) && supported; i++)
-        supported = ggml_backend_dev_supports_op(encoder->device.handle, ggml_graph_node(graph, i));
+        supported = ggml_backend_dev_supports_op(device->handle, ggml_graph_node(graph, i));
     ggml_free(ctx);
     return supported;
+}
+
+/* On the CPU plain attention is both exact and, with ggml's kernels, as fast (docs/speed.md); a GPU's flash attention
+ * has kernels for some head sizes only. */
+static lb_status choose_attention(const char *path, const lb_encoder_model *model, const lb_encoder_params *params,
+                                  bool *flash, lb_error *error) {
+    *flash = !params->exact && !params->device.is_cpu && graph_is_supported(model, &params->device, true);
+    if (!*flash && !graph_is_supported(model, &params->device, false))
+        return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: %s lacks an operation that the encoder needs", path,
+                            params->device.name);
+    return LB_STATUS_OK;
 }
 
 static size_t tile_bytes(const lb_encoder *encoder) {
@@ -185,6 +175,84 @@ static lb_status warm_up(lb_encoder *encoder, lb_error *error) {
     return status;
 }
 
+lb_status lb_encoder_measure(const char *path, const lb_encoder_params *params, int tile_batch, lb_encoder_sizes *sizes,
+                             lb_error *error) {
+    *sizes = (lb_encoder_sizes){0};
+    lb_gguf *file = NULL;
+    lb_encoder_model *model = calloc(1, sizeof *model);
+    struct ggml_context *ctx = graph_context();
+    bool flash = false;
+    lb_status status =
+        model && ctx ? LB_STATUS_OK : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
+    if (status == LB_STATUS_OK)
+        status = lb_gguf_open(path, &file, error);
+    if (status == LB_STATUS_OK)
+        status = lb_encoder_model_declare(file, model, error);
+    if (status == LB_STATUS_OK)
+        status = choose_attention(path, model, params, &flash, error);
+    if (status == LB_STATUS_OK) {
+        sizes->weight_bytes = lb_weights_measure(model->weights, &params->device);
+        lb_weights_pretend(model->weights);
+        ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_dev_buffer_type(params->device.handle));
+        ggml_gallocr_reserve_n_size(allocator, lb_encoder_graph(model, ctx, tile_batch, flash), NULL, NULL,
+                                    &sizes->compute_bytes);
+        ggml_gallocr_free(allocator);
+    }
+    ggml_free(ctx);
+    lb_gguf_close(file);
+    if (model)
+        lb_weights_free(model->weights);
+    free(model);
+    return status;
+}
+
+/* Everything on the device that a run needs. Does nothing when it is there. */
+static lb_status rise(lb_encoder *encoder, lb_error *error) {
+    if (!encoder->backend) {
+        encoder->backend = ggml_backend_dev_init(encoder->device.handle, NULL);
+        if (!encoder->backend)
+            return lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", encoder->device.name,
+                                lb_nn_last_log_error());
+        set_n_threads(encoder->backend, encoder->n_threads);
+    }
+    lb_status status =
+        encoder->rest_weights ? lb_weights_bring(encoder->model.weights, encoder->backend, error) : LB_STATUS_OK;
+    if (status == LB_STATUS_OK && !encoder->allocator) {
+        encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
+        if (!encoder->allocator)
+            return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
+    }
+    while (status == LB_STATUS_OK && (status = use_graph(encoder, encoder->tile_batch, error)) != LB_STATUS_OK) {
+        if (status != LB_STATUS_OUT_OF_MEMORY || encoder->tile_batch == 1)
+            return status;
+        encoder->tile_batch /= 2;
+        status = LB_STATUS_OK;
+    }
+    return status;
+}
+
+static void drop_compute(lb_encoder *encoder) {
+    ggml_free(encoder->graph_ctx);
+    encoder->graph_ctx = NULL;
+    encoder->graph = NULL;
+    if (encoder->allocator)
+        ggml_gallocr_free(encoder->allocator);
+    encoder->allocator = NULL;
+    lb_ledger_sub_on(encoder->device.place, LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    encoder->compute_bytes = 0;
+}
+
+void lb_encoder_rest(lb_encoder *encoder) {
+    if (encoder->rest_compute || encoder->rest_weights)
+        drop_compute(encoder); /* its graph knows where the weights lay */
+    if (encoder->rest_weights)
+        lb_weights_leave(encoder->model.weights);
+    if (encoder->rest_compute && encoder->backend) {
+        ggml_backend_free(encoder->backend);
+        encoder->backend = NULL;
+    }
+}
+
 lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_encoder **out, lb_error *error) {
     *out = NULL;
     lb_gguf *file = NULL;
@@ -195,6 +263,10 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
     if (status != LB_STATUS_OK)
         goto cleanup;
     encoder->device = params->device;
+    encoder->n_threads = params->n_threads;
+    encoder->rest_compute = params->rest_compute;
+    encoder->rest_weights = params->rest_weights;
+    encoder->tile_batch = params->tile_batch > 0 ? params->tile_batch : params->device.is_cpu ? 1 : 4;
     encoder->backend = ggml_backend_dev_init(params->device.handle, NULL);
     if (!encoder->backend) {
         status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", params->device.name,
@@ -202,22 +274,16 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
         goto cleanup;
     }
     set_n_threads(encoder->backend, params->n_threads);
-    status = lb_encoder_model_load(file, encoder->backend, &encoder->model, error);
-    if (status != LB_STATUS_OK)
-        goto cleanup;
-    /* On the CPU plain attention is both exact and, with ggml's kernels, as fast (docs/speed.md); a GPU's flash
-     * attention has kernels for some head sizes only. */
-    encoder->flash = !params->exact && !params->device.is_cpu && graph_is_supported(encoder, true);
-    if (!encoder->flash && !graph_is_supported(encoder, false)) {
-        status = lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: %s lacks an operation that the encoder needs", path,
-                              params->device.name);
-        goto cleanup;
-    }
-    encoder->tile_batch = params->tile_batch > 0 ? params->tile_batch : params->device.is_cpu ? 1 : 4;
-    encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
-    while ((status = use_graph(encoder, encoder->tile_batch, error)) == LB_STATUS_OUT_OF_MEMORY &&
-           encoder->tile_batch > 1)
-        encoder->tile_batch /= 2;
+    status = lb_encoder_model_declare(file, &encoder->model, error);
+    if (status == LB_STATUS_OK)
+        status = choose_attention(path, &encoder->model, params, &encoder->flash, error);
+    if (status == LB_STATUS_OK)
+        status =
+            encoder->rest_weights
+                ? lb_weights_load_host(encoder->model.weights, &encoder->device, LB_COMPONENT_VISION_WEIGHTS, error)
+                : lb_weights_load(encoder->model.weights, encoder->backend, LB_COMPONENT_VISION_WEIGHTS, error);
+    if (status == LB_STATUS_OK)
+        status = rise(encoder, error);
     const size_t block = ggml_type_size(GGML_TYPE_Q8_0);
     for (int i = 0; i < N_STAGES && status == LB_STATUS_OK; i++)
         status = lb_pinned_alloc(&encoder->device,
@@ -226,6 +292,8 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
     /* pools and workspaces grow with the first batch: better now, where it can be reported, than at the first video */
     if (status == LB_STATUS_OK && !params->device.is_cpu)
         status = warm_up(encoder, error);
+    if (status == LB_STATUS_OK)
+        lb_encoder_rest(encoder);
 cleanup:
     lb_gguf_close(file);
     if (status != LB_STATUS_OK)
@@ -240,10 +308,7 @@ void lb_encoder_free(lb_encoder *encoder) {
         return;
     for (int i = 0; i < N_STAGES; i++)
         lb_pinned_free(&encoder->stage[i]);
-    ggml_free(encoder->graph_ctx);
-    if (encoder->allocator)
-        ggml_gallocr_free(encoder->allocator);
-    lb_ledger_sub(LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    drop_compute(encoder);
     lb_weights_free(encoder->model.weights);
     if (encoder->backend)
         ggml_backend_free(encoder->backend);
@@ -262,7 +327,7 @@ static lb_status wait_for(const lb_tile_list *tiles, int first, int n, lb_error 
 lb_status lb_encoder_run(lb_encoder *encoder, const lb_tile_list *tiles, float *out, lb_error *error) {
     const int n_tiles = tiles->n;
     const size_t per_tile = (size_t)encoder->model.hparams.n_tokens * (size_t)encoder->model.hparams.n_out;
-    lb_status status = LB_STATUS_OK;
+    lb_status status = rise(encoder, error);
     int checked = 0, done = 0;
     for (int batch = 0; done < n_tiles && status == LB_STATUS_OK; batch++) {
         int n = n_tiles - done < encoder->tile_batch ? n_tiles - done : encoder->tile_batch;
@@ -278,6 +343,7 @@ lb_status lb_encoder_run(lb_encoder *encoder, const lb_tile_list *tiles, float *
         checked = done;
         done += n;
     }
-    ggml_backend_synchronize(encoder->backend);
+    if (encoder->backend)
+        ggml_backend_synchronize(encoder->backend);
     return status == LB_STATUS_OK ? check_finite(out, checked, n_tiles - checked, per_tile, error) : status;
 }

@@ -15,6 +15,7 @@
 
 #include "lowbeam/status.h"
 #include "nn/device.h"
+#include "nn/pinned.h"
 #include "vlm/vlm.h"
 
 #include <stdbool.h>
@@ -39,11 +40,22 @@ typedef struct lb_encoder_params {
     int n_threads;  /* CPU backend; 0: as many as there are cores */
     int tile_batch; /* most tiles in one graph; 0: 4 on a GPU, 1 on the CPU. Halved while memory is short. */
     bool exact;     /* plain f32 attention instead of flash attention */
+    /* What lb_encoder_rest gives back to the device, to be taken again by the next run: */
+    bool rest_compute; /* activations, and the backend with its pool and workspaces */
+    bool rest_weights; /* weights, which then wait in pinned host memory */
 } lb_encoder_params;
 
 /* Reads and checks the header alone. Errors: FORMAT, UNSUPPORTED (a file of another kind, by its name; InternViT-6B).
  */
 lb_status lb_encoder_read_hparams(const char *path, lb_encoder_hparams *hparams, lb_error *error);
+
+/* What lb_encoder_open and a run will take on the device, from the header and graphs that are built but not allocated.
+ * compute_bytes: of tile_batch tiles at once. */
+typedef struct lb_encoder_sizes {
+    size_t weight_bytes, compute_bytes;
+} lb_encoder_sizes;
+lb_status lb_encoder_measure(const char *path, const lb_encoder_params *params, int tile_batch, lb_encoder_sizes *sizes,
+                             lb_error *error);
 
 /* Memory on the device: the weights, and per tile of a batch about
  * 4 bytes * n_patches * (9 n_embd + n_ff) (28 MiB for InternViT-300M). Errors: as above, OUT_OF_MEMORY. */
@@ -52,20 +64,12 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
 const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder);
 int lb_encoder_tile_batch(const lb_encoder *encoder); /* tiles in one graph, as memory allowed */
 
-/* out: [tiles->n][n_tokens][n_out] (n_out fastest), best in pinned memory (lb_pinned_alloc). Errors: BACKEND,
+/* out: [tiles->n][n_tokens][n_out] (n_out fastest), best in pinned memory (nn/pinned.h). Errors: BACKEND,
  * NOT_FINITE (names the tile), those of tiles->wait. */
 lb_status lb_encoder_run(lb_encoder *encoder, const lb_tile_list *tiles, float *out, lb_error *error);
 
-/* Host memory that the device copies from and to at full speed; plain memory where there is no such thing.
- * Entered into the ledger under component. */
-typedef struct lb_pinned {
-    void *data;
-    size_t bytes;
-    void *buffer; /* ggml_backend_buffer_t */
-    int component;
-} lb_pinned;
-lb_status lb_pinned_alloc(const lb_device *device, size_t bytes, int component, lb_pinned *pinned, lb_error *error);
-void lb_pinned_free(lb_pinned *pinned);
+/* Between the videos: gives back what params say. Nothing is lost: the next run takes it again. */
+void lb_encoder_rest(lb_encoder *encoder);
 
 void lb_encoder_free(lb_encoder *encoder);
 

@@ -33,8 +33,9 @@ typedef struct lb_encoder_model {
     lb_weights *weights;
 } lb_encoder_model;
 
-/* Declares and loads all weights of an opened file. */
-lb_status lb_encoder_model_load(const lb_gguf *file, ggml_backend_t backend, lb_encoder_model *model, lb_error *error);
+/* Declares all weights of an opened file, to be loaded by lb_weights_load or lb_weights_load_host. The caller frees
+ * model->weights, also after a failure. */
+lb_status lb_encoder_model_declare(const lb_gguf *file, lb_encoder_model *model, lb_error *error);
 lb_status lb_encoder_hparams_read(const lb_gguf *file, lb_encoder_hparams *hparams, lb_error *error);
 
 /* Blocks of q8_0 that hold the 8-bit pixels of n_tiles tiles, see lb_encoder_graph. */

@@ -199,7 +199,7 @@ static void add_layer(declaration *d, int i) {
     layer->down_b = add_vector(d, n_embd, "v.blk.%d.ffn_down.%s", i, "bias");
 }
 
-lb_status lb_encoder_model_load(const lb_gguf *file, ggml_backend_t backend, lb_encoder_model *model, lb_error *error) {
+lb_status lb_encoder_model_declare(const lb_gguf *file, lb_encoder_model *model, lb_error *error) {
     lb_status status = lb_encoder_hparams_read(file, &model->hparams, error);
     const lb_encoder_hparams *hp = &model->hparams;
     if (status == LB_STATUS_OK)
@@ -224,7 +224,5 @@ lb_status lb_encoder_model_load(const lb_gguf *file, ggml_backend_t backend, lb_
     model->mm_1_b = add_vector(&d, hp->n_out, "mm.model.mlp.%d.%s", 1, "bias");
     model->mm_3_w = add(&d, hp->n_out, hp->n_out, "mm.model.mlp.%d.%s", 3, "weight");
     model->mm_3_b = add_vector(&d, hp->n_out, "mm.model.mlp.%d.%s", 3, "bias");
-    if (d.status != LB_STATUS_OK)
-        return d.status;
-    return lb_weights_load(model->weights, backend, LB_COMPONENT_VISION_WEIGHTS, error);
+    return d.status;
 }

@@ -11,52 +11,100 @@
 #include <unistd.h>
 
 enum {
-    CELLS_STEP = 256,       /* libllama pads the KV cache to this */
     CTX_TRAIN_MAX = 1 << 24 /* times the most questions at once it is still an int; models have up to 1 << 20 */
 };
 
-static lb_status check_header(lb_language *language, lb_error *error) {
-    const char *path = language->params.model_path, *arch = NULL;
-    lb_status status = lb_gguf_string(language->file, "general.architecture", &arch, error);
+lb_status lb_language_check_header(const lb_gguf *file, const char *path, char *architecture, int *n_layer,
+                                   lb_error *error) {
+    const char *arch = NULL;
+    lb_status status = lb_gguf_string(file, "general.architecture", &arch, error);
     if (status != LB_STATUS_OK)
         return status;
     if (strcmp(arch, "clip") == 0)
         return lb_error_set(error, LB_STATUS_UNSUPPORTED,
                             "%s: this is the vision part ('clip'); are --model and --mmproj exchanged?", path);
-    snprintf(language->architecture, sizeof language->architecture, "%s", arch);
+    snprintf(architecture, 64, "%s", arch);
     /* on these libllama and ggml abort; what else a header can say that is wrong, libllama reports */
     enum { N_LAYER_MAX = 512 };
     char key[128];
-    snprintf(key, sizeof key, "%s.block_count", language->architecture);
-    const int64_t n_layer = lb_gguf_int_or(language->file, key, 1);
-    if (n_layer < 1 || n_layer > N_LAYER_MAX)
-        return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s' is %lld, expected 1 to %d", path, key,
-                            (long long)n_layer, N_LAYER_MAX);
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", language->architecture);
+    snprintf(key, sizeof key, "%s.block_count", architecture);
+    const int64_t n = lb_gguf_int_or(file, key, 1);
+    if (n < 1 || n > N_LAYER_MAX)
+        return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s' is %lld, expected 1 to %d", path, key, (long long)n,
+                            N_LAYER_MAX);
+    *n_layer = (int)n;
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", architecture);
     float eps = 0;
-    if (lb_gguf_float(language->file, key, &eps, NULL) == LB_STATUS_OK && !(eps >= 0 && eps < 1))
+    if (lb_gguf_float(file, key, &eps, NULL) == LB_STATUS_OK && !(eps >= 0 && eps < 1))
         return lb_error_set(error, LB_STATUS_FORMAT, "%s: '%s' is %g, expected 0 to 1", path, key, (double)eps);
-    if (!lb_gguf_find(language->file, "token_embd.weight", &language->token_embd))
-        return lb_error_set(error, LB_STATUS_FORMAT, "%s: tensor token_embd.weight is missing", path);
     return LB_STATUS_OK;
 }
 
-static lb_status load_model(lb_language *language, lb_error *error) {
-    const char *path = language->params.model_path;
-    struct llama_model_params params = llama_model_default_params();
-    ggml_backend_dev_t devices[2] = {language->device.is_cpu ? NULL : language->device.handle, NULL};
-    params.devices = devices;
-    params.n_gpu_layers = language->device.is_cpu ? 0 : -1;
-    params.split_mode = LLAMA_SPLIT_MODE_NONE;
+struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_device *devices, int n_devices,
+                                                   int n_layer, lb_language_scratch *scratch) {
+    const lb_vlm_layout *layout = &params->layout;
+    struct llama_model_params p = llama_model_default_params();
+    const bool on_cpu = devices[0].is_cpu;
+    const int n = layout->n_devices > 0 && layout->n_devices <= n_devices ? layout->n_devices : 1;
+    for (int i = 0; i < n; i++)
+        scratch->devices[i] = on_cpu ? NULL : devices[i].handle;
+    scratch->devices[n] = NULL;
+    p.devices = scratch->devices;
+    p.n_gpu_layers = on_cpu ? 0 : n_layer + 1;
+    p.split_mode = n > 1 ? LLAMA_SPLIT_MODE_LAYER : LLAMA_SPLIT_MODE_NONE;
+    if (n > 1) {
+        /* libllama gives layer i to the first device whose running share is above i / n_layers: half a layer less on
+         * the first and half more on the last keeps the borders away from rounding */
+        for (int i = 0; i < n; i++)
+            scratch->split[i] = (float)layout->n_layers_on[i] - (i == 0 ? 0.5f : 0.0f) + (i == n - 1 ? 0.5f : 0.0f);
+        for (int i = n; i < LB_DEVICES_MAX; i++)
+            scratch->split[i] = 0;
+        p.tensor_split = scratch->split;
+    }
+    if (layout->n_host_layers > 0 && !on_cpu) {
+        /* The matrices only: norms and biases are small and would make the graph hop between device and host. Keys and
+         * values stay on the device, where attention is. */
+        int used = snprintf(scratch->pattern, sizeof scratch->pattern, "^blk\\.(");
+        for (int i = n_layer - layout->n_host_layers; i < n_layer && used < (int)sizeof scratch->pattern; i++)
+            if (i >= 0)
+                used += snprintf(scratch->pattern + used, sizeof scratch->pattern - (size_t)used, "%s%d",
+                                 scratch->pattern[used - 1] == '(' ? "" : "|", i);
+        if (used < (int)sizeof scratch->pattern)
+            snprintf(scratch->pattern + used, sizeof scratch->pattern - (size_t)used,
+                     ")\\.(attn_(q|k|v|output)|ffn_(gate|up|down))\\.weight$");
+        ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(devices[0].handle);
+        if (!host)
+            host = ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+        scratch->override[0] = (struct llama_model_tensor_buft_override){scratch->pattern, host};
+        scratch->override[1] = (struct llama_model_tensor_buft_override){NULL, NULL};
+        p.tensor_buft_overrides = scratch->override;
+    }
+    return p;
+}
+
+static void names_of(const lb_language *language, const char **names) {
+    for (int i = 0; i < language->n_devices; i++)
+        names[i] = language->device[i].name;
+}
+
+static lb_status load_model(lb_language *language, int n_layer, lb_error *error) {
+    const char *path = language->params.model_path, *names[LB_DEVICES_MAX];
+    lb_language_scratch scratch;
+    struct llama_model_params params =
+        lb_language_model_params(&language->params, language->device, language->n_devices, n_layer, &scratch);
     lb_llama_log_route();
     (void)lb_nn_last_log_error(); /* of something else */
-    lb_llama_sizes_begin(language->device.name);
+    names_of(language, names);
+    lb_llama_sizes_begin(names, language->n_devices);
     language->model = llama_model_load_from_file(path, params);
-    language->sizes = lb_llama_sizes_end();
+    lb_llama_sizes_end(language->sizes);
     if (!language->model)
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: libllama cannot load this model (architecture '%s'): %s",
                             path, language->architecture, lb_nn_last_log_error());
-    lb_ledger_add(LB_COMPONENT_LANGUAGE_WEIGHTS, language->sizes.weights);
+    for (int i = 0; i < language->n_devices; i++)
+        lb_ledger_add_on(i, LB_COMPONENT_LANGUAGE_WEIGHTS, language->sizes[i].weights);
+    if (language->params.layout.n_host_layers > 0)
+        lb_ledger_add(LB_COMPONENT_HOST_WEIGHTS, language->sizes[language->n_devices].weights);
     language->vocab = llama_model_get_vocab(language->model);
     language->n_embd = llama_model_n_embd_inp(language->model);
     language->n_vocab = llama_vocab_n_tokens(language->vocab);
@@ -95,18 +143,23 @@ static lb_status alloc_batch(lb_language *language, lb_error *error) {
     return LB_STATUS_OK;
 }
 
-lb_status lb_language_open(const lb_vlm_params *params, const lb_device *device, lb_language **out, lb_error *error) {
+lb_status lb_language_open(const lb_vlm_params *params, const lb_device *devices, int n_devices, lb_language **out,
+                           lb_error *error) {
     *out = NULL;
     lb_language *language = calloc(1, sizeof *language);
     if (!language)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", params->model_path);
     language->params = *params;
-    language->device = *device;
+    language->n_devices = n_devices;
+    memcpy(language->device, devices, (size_t)n_devices * sizeof *devices);
+    int n_layer = 0;
     lb_status status = lb_gguf_open(params->model_path, &language->file, error);
     if (status == LB_STATUS_OK)
-        status = check_header(language, error);
+        status = lb_language_check_header(language->file, params->model_path, language->architecture, &n_layer, error);
+    if (status == LB_STATUS_OK && !lb_gguf_find(language->file, "token_embd.weight", &language->token_embd))
+        status = lb_error_set(error, LB_STATUS_FORMAT, "%s: tensor token_embd.weight is missing", params->model_path);
     if (status == LB_STATUS_OK)
-        status = load_model(language, error);
+        status = load_model(language, n_layer, error);
     if (status == LB_STATUS_OK)
         status = alloc_batch(language, error);
     if (status != LB_STATUS_OK)
@@ -123,9 +176,15 @@ static void free_context(lb_language *language) {
     language->ctx = NULL;
     language->n_cells = language->n_prefix = 0;
     language->n_prefix_rows = 0;
-    lb_ledger_sub(LB_COMPONENT_LANGUAGE_KV, language->sizes.kv);
-    lb_ledger_sub(LB_COMPONENT_LANGUAGE_COMPUTE, language->sizes.compute);
-    language->sizes.kv = language->sizes.compute = 0;
+    for (int i = 0; i < language->n_devices; i++) {
+        lb_ledger_sub_on(i, LB_COMPONENT_LANGUAGE_KV, language->sizes[i].kv);
+        lb_ledger_sub_on(i, LB_COMPONENT_LANGUAGE_COMPUTE, language->sizes[i].compute);
+        language->sizes[i].kv = language->sizes[i].compute = 0;
+    }
+}
+
+void lb_language_rest(lb_language *language) {
+    free_context(language);
 }
 
 void lb_language_free(lb_language *language) {
@@ -134,7 +193,10 @@ void lb_language_free(lb_language *language) {
     free_context(language);
     if (language->model) {
         llama_model_free(language->model);
-        lb_ledger_sub(LB_COMPONENT_LANGUAGE_WEIGHTS, language->sizes.weights);
+        for (int i = 0; i < language->n_devices; i++)
+            lb_ledger_sub_on(i, LB_COMPONENT_LANGUAGE_WEIGHTS, language->sizes[i].weights);
+        if (language->params.layout.n_host_layers > 0)
+            lb_ledger_sub(LB_COMPONENT_HOST_WEIGHTS, language->sizes[language->n_devices].weights);
     }
     lb_gguf_close(language->file);
     free(language->prefix);
@@ -166,7 +228,7 @@ const char *lb_language_architecture(const lb_language *language) {
 /* The libraries' pools grow with the first full batch: let that happen now, where it can still be reported. On the CPU
  * there are none, and a batch would cost seconds. */
 static lb_status warm_up(lb_language *language, lb_error *error) {
-    if (language->device.is_cpu)
+    if (language->device[0].is_cpu)
         return LB_STATUS_OK;
     lb_status status = LB_STATUS_OK;
     int n = language->params.n_ubatch < language->n_cells ? language->params.n_ubatch : language->n_cells;
@@ -179,57 +241,80 @@ static lb_status warm_up(lb_language *language, lb_error *error) {
     return status;
 }
 
-static lb_llama_sizes init_context(lb_language *language, struct llama_context_params params) {
+static void init_context(lb_language *language, struct llama_context_params params, lb_llama_sizes *got) {
+    const char *names[LB_DEVICES_MAX];
+    names_of(language, names);
     (void)lb_nn_last_log_error();
-    lb_llama_sizes_begin(language->device.name);
+    lb_llama_sizes_begin(names, language->n_devices);
     language->ctx = llama_init_from_model(language->model, params);
-    return lb_llama_sizes_end();
+    lb_llama_sizes_end(got);
 }
 
-lb_status lb_language_reserve(lb_language *language, int n_cells, lb_error *error) {
-    if (language->ctx && n_cells <= language->n_cells)
-        return LB_STATUS_OK;
-    /* the first size is exact; a second one leaves room, so that slowly growing videos do not rebuild it each time */
-    const int64_t least = ((int64_t)n_cells + CELLS_STEP - 1) / CELLS_STEP * CELLS_STEP;
-    int64_t wanted = language->ctx ? least + least / 8 / CELLS_STEP * CELLS_STEP : least;
-    free_context(language); /* before the new one is made: loading never goes above what running needs */
-    const lb_vlm_params *p = &language->params;
+struct llama_context_params lb_language_context_params(const lb_vlm_params *p, const lb_device *device,
+                                                       int64_t n_cells) {
     struct llama_context_params params = llama_context_default_params();
-    params.n_ctx = (uint32_t)wanted;
+    params.n_ctx = (uint32_t)n_cells;
     params.n_batch = params.n_ubatch = (uint32_t)p->n_ubatch;
     params.n_seq_max = (uint32_t)p->n_parallel + 1;
     params.n_outputs_max = (uint32_t)p->n_parallel + 1;
     params.n_threads = params.n_threads_batch =
         p->n_threads > 0 ? p->n_threads : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     /* Not on the CPU: with fewer than 64 rows ggml's CPU flash attention adds V up in f16, 3e-2 to 1e-1 off after some
-     * thousand visual tokens. */
-    bool flash = !p->exact && !language->device.is_cpu;
+     * thousand visual tokens. A q8_0 cache has it all the same: libllama takes quantized values with it alone. */
+    bool flash = (!p->exact && !device->is_cpu) || p->layout.kv_q8;
     params.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    params.type_k = params.type_v = p->exact ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    params.type_k = params.type_v = p->layout.kv_q8 ? GGML_TYPE_Q8_0 : p->exact ? GGML_TYPE_F32 : GGML_TYPE_F16;
     params.kv_unified = true; /* sequences share the prefix's cells: a copy of it costs nothing */
-    lb_llama_sizes got = init_context(language, params);
+    return params;
+}
+
+/* Cells for n_cells tokens. Planned, the first time gives all there will ever be; else the first size is exact and a
+ * second one leaves room, so that slowly growing videos do not rebuild it each time. */
+static int64_t choose_cells(const lb_language *language, int n_cells, int64_t *least) {
+    *least = ((int64_t)n_cells + LB_CELLS_STEP - 1) / LB_CELLS_STEP * LB_CELLS_STEP;
+    if (language->params.layout.n_cells > 0)
+        return *least = language->params.layout.n_cells;
+    return language->ctx ? *least + *least / 8 / LB_CELLS_STEP * LB_CELLS_STEP : *least;
+}
+
+lb_status lb_language_reserve(lb_language *language, int n_cells, lb_error *error) {
+    if (language->ctx && n_cells <= language->n_cells)
+        return LB_STATUS_OK;
+    const lb_vlm_params *p = &language->params;
+    if (p->layout.n_cells > 0 && n_cells > p->layout.n_cells)
+        return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
+                            "%d tokens, the plan has a KV cache of %d (a larger --vram, fewer --num-frames or "
+                            "--max-tiles, a lower --batch or --max-new-tokens would do)",
+                            n_cells, p->layout.n_cells);
+    int64_t least, wanted = choose_cells(language, n_cells, &least);
+    free_context(language); /* before the new one is made: loading never goes above what running needs */
+    lb_llama_sizes got[LB_DEVICES_MAX + 1];
+    struct llama_context_params params = lb_language_context_params(p, language->device, wanted);
+    init_context(language, params, got);
     if (!language->ctx && wanted > least) { /* the room beyond is a nicety */
         wanted = least;
         params.n_ctx = (uint32_t)least;
-        got = init_context(language, params);
+        init_context(language, params, got);
     }
     if (!language->ctx)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY,
                             "no room on %s for a context of %lld tokens (fewer --num-frames or --max-tiles need less, "
                             "and so do a lower --batch or --max-new-tokens): %s",
-                            language->device.name, (long long)wanted, lb_nn_last_log_error());
+                            language->device[0].name, (long long)wanted, lb_nn_last_log_error());
     if (!llama_get_memory(language->ctx)) {
         llama_free(language->ctx);
         language->ctx = NULL;
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: architecture '%s' has no KV cache: it generates no text",
                             p->model_path, language->architecture);
     }
-    language->sizes.kv = got.kv;
-    language->sizes.compute = got.compute;
-    lb_ledger_add(LB_COMPONENT_LANGUAGE_KV, got.kv);
-    lb_ledger_add(LB_COMPONENT_LANGUAGE_COMPUTE, got.compute);
+    for (int i = 0; i < language->n_devices; i++) {
+        language->sizes[i].kv = got[i].kv;
+        language->sizes[i].compute = got[i].compute;
+        lb_ledger_add_on(i, LB_COMPONENT_LANGUAGE_KV, got[i].kv);
+        lb_ledger_add_on(i, LB_COMPONENT_LANGUAGE_COMPUTE, got[i].compute);
+    }
     language->n_cells = (int)llama_n_ctx(language->ctx);
-    lb_log(LB_LOG_INFO, "vlm", "context n_cells=%d kv_bytes=%zu compute_bytes=%zu", language->n_cells, got.kv,
-           got.compute);
+    lb_log(LB_LOG_INFO, "vlm", "context n_cells=%d kv_bytes=%zu compute_bytes=%zu", language->n_cells, got[0].kv,
+           got[0].compute);
     return warm_up(language, error);
 }

@@ -10,15 +10,16 @@
 
 struct lb_language {
     lb_vlm_params params;
-    lb_device device;
+    lb_device device[LB_DEVICES_MAX];
+    int n_devices;
     struct llama_model *model;
     const struct llama_vocab *vocab;
     struct llama_context *ctx;
     char architecture[64];
     int n_embd, n_vocab, n_cells;
-    lb_llama_sizes sizes;      /* of the weights; of the context when there is one */
-    lb_gguf *file;             /* mapped: rows of the token embeddings are read from it */
-    lb_gguf_tensor token_embd; /* ne = [n_embd, n_vocab] */
+    lb_llama_sizes sizes[LB_DEVICES_MAX + 1]; /* of the weights; of the context when there is one; last: the host's */
+    lb_gguf *file;                            /* mapped: rows of the token embeddings are read from it */
+    lb_gguf_tensor token_embd;                /* ne = [n_embd, n_vocab] */
 
     int32_t *prefix; /* evaluated as sequence 0 */
     int n_prefix;
@@ -35,6 +36,25 @@ struct lb_language {
     int32_t *n_seq_id;
     int8_t *output;
 };
+
+/* libllama's parameters for a layout; the arrays that they point to live in scratch. */
+typedef struct lb_language_scratch {
+    ggml_backend_dev_t devices[LB_DEVICES_MAX + 1];
+    float split[LB_DEVICES_MAX];
+    struct llama_model_tensor_buft_override override[2];
+    char pattern[512];
+} lb_language_scratch;
+struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_device *devices, int n_devices,
+                                                   int n_layer, lb_language_scratch *scratch);
+struct llama_context_params lb_language_context_params(const lb_vlm_params *params, const lb_device *device,
+                                                       int64_t n_cells);
+enum {
+    LB_CELLS_STEP = 256 /* libllama pads the KV cache to this */
+};
+
+/* Checks what libllama and ggml would abort on; architecture: [64]. */
+lb_status lb_language_check_header(const lb_gguf *file, const char *path, char *architecture, int *n_layer,
+                                   lb_error *error);
 
 /* Appends one token of a sequence; row: its embedding when it is visual (else NULL). The batch must have room. */
 lb_status lb_language_push(lb_language *language, int32_t token, const float *row, int pos, int seq, bool output,

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static lb_llama_sizes sizes;
-static char device[64];
+static lb_llama_sizes sizes[LB_DEVICES_MAX + 1];
+static const char *device[LB_DEVICES_MAX];
+static int n_devices;
 
 static void log_line(enum ggml_log_level level, const char *text, void *user) {
     lb_nn_route_log((int)level, text, user);
@@ -19,12 +20,22 @@ void lb_llama_log_route(void) {
     llama_log_set(log_line, NULL);
 }
 
+/* Which device a buffer's name belongs to: its own ("CUDA0", "CPU") or a kind of it ("CPU_Mapped", "CPU_REPACK"); the
+ * host when none. */
+static int owner_of(const char *name) {
+    for (int i = 0; i < n_devices; i++) {
+        size_t n = strlen(device[i]);
+        if (strncmp(name, device[i], n) == 0 && (name[n] == ' ' || name[n] == '_'))
+            return i;
+    }
+    return n_devices;
+}
+
 /* "load_tensors:        CUDA0 model buffer size = 13486.77 MiB", "llama_kv_cache:  CUDA0 KV buffer size = 1288.00 MiB",
  * "sched_reserve:  CUDA0 compute buffer size =   304.00 MiB" */
 static void read_line(const char *line, void *user) {
     (void)user;
     static const char *const what[] = {" model buffer size", " KV buffer size", " compute buffer size"};
-    size_t *const into[] = {&sizes.weights, &sizes.kv, &sizes.compute};
     const char *colon = strchr(line, ':');
     for (int i = 0; colon && i < 3; i++) {
         const char *at = strstr(colon, what[i]), *equals = at ? strchr(at, '=') : NULL;
@@ -33,21 +44,23 @@ static void read_line(const char *line, void *user) {
         const char *name = colon + 1;
         while (*name == ' ')
             name++;
-        size_t length = (size_t)(at - name);
-        /* the device's own buffers ("CUDA0", "CPU") and the kinds of it ("CPU_Mapped", "CPU_REPACK") */
-        size_t n = strlen(device);
-        if (length >= n && strncmp(name, device, n) == 0 && (name[n] == ' ' || name[n] == '_'))
-            *into[i] += (size_t)(strtod(equals + 1, NULL) * 1048576.0);
+        if (name >= at)
+            continue;
+        lb_llama_sizes *into = &sizes[owner_of(name)];
+        size_t *const fields[] = {&into->weights, &into->kv, &into->compute};
+        *fields[i] += (size_t)(strtod(equals + 1, NULL) * 1048576.0);
     }
 }
 
-void lb_llama_sizes_begin(const char *device_name) {
-    sizes = (lb_llama_sizes){0};
-    snprintf(device, sizeof device, "%s", device_name);
+void lb_llama_sizes_begin(const char *const *device_names, int n) {
+    memset(sizes, 0, sizeof sizes);
+    n_devices = n < LB_DEVICES_MAX ? n : LB_DEVICES_MAX;
+    for (int i = 0; i < n_devices; i++)
+        device[i] = device_names[i];
     lb_nn_log_tap(read_line, NULL);
 }
 
-lb_llama_sizes lb_llama_sizes_end(void) {
+void lb_llama_sizes_end(lb_llama_sizes *out) {
     lb_nn_log_tap(NULL, NULL);
-    return sizes;
+    memcpy(out, sizes, (size_t)(n_devices + 1) * sizeof *out);
 }

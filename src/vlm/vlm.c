@@ -13,7 +13,9 @@
 
 struct lb_vlm {
     lb_vlm_info info;
-    lb_device device;
+    lb_vlm_layout layout;
+    lb_device device[LB_DEVICES_MAX]; /* the language model's; the first gives the pinned memory */
+    int n_devices;
     lb_encoder *encoder;
     lb_language *language;
     uint64_t n_encoded; /* counts, to tell one video's embeddings from another's */
@@ -63,13 +65,29 @@ lb_status lb_vlm_open(const lb_vlm_params *given, lb_vlm **out, lb_error *error)
         setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     lb_status status = check_headers(&params, error);
     if (status == LB_STATUS_OK)
-        status = lb_device_find(params.device, &vlm->device, error);
+        status = lb_devices_find(params.device, vlm->device, &vlm->n_devices, error);
+    const lb_vlm_layout *layout = &params.layout;
+    vlm->layout = *layout;
+    if (status == LB_STATUS_OK && layout->vision_device >= vlm->n_devices)
+        status = lb_error_set(error, LB_STATUS_INTERNAL, "the layout names device %d of %d", layout->vision_device,
+                              vlm->n_devices);
+    const lb_device vision_device = vlm->device[status == LB_STATUS_OK ? layout->vision_device : 0];
+    vlm->n_devices = layout->n_devices > 1 ? layout->n_devices : 1; /* no context on devices that hold nothing */
     if (status == LB_STATUS_OK)
-        status = lb_language_open(&params, &vlm->device, &vlm->language, error);
-    lb_encoder_params encoder = {
-        .device = vlm->device, .n_threads = params.n_threads, .tile_batch = params.tile_batch, .exact = params.exact};
+        status = lb_language_open(&params, vlm->device, vlm->n_devices, &vlm->language, error);
+    lb_encoder_params encoder = {.device = vision_device,
+                                 .n_threads = params.n_threads,
+                                 .tile_batch = params.tile_batch,
+                                 .exact = params.exact,
+                                 .rest_compute = layout->rest_vision_compute,
+                                 .rest_weights = layout->rest_vision_weights};
     if (status == LB_STATUS_OK)
         status = lb_encoder_open(params.mmproj_path, &encoder, &vlm->encoder, error);
+    /* planned: all that there will ever be is there, warmed up, before the first question */
+    if (status == LB_STATUS_OK && layout->n_cells > 0)
+        status = lb_language_reserve(vlm->language, layout->n_cells, error);
+    if (status == LB_STATUS_OK)
+        lb_vlm_rest(vlm);
     if (status != LB_STATUS_OK) {
         lb_vlm_free(vlm);
         return status;
@@ -83,8 +101,8 @@ lb_status lb_vlm_open(const lb_vlm_params *given, lb_vlm **out, lb_error *error)
     info->n_ctx_train = lb_language_n_ctx_train(vlm->language);
     info->n_parallel = params.n_parallel;
     info->largest_tile_batch = lb_encoder_tile_batch(vlm->encoder);
-    memcpy(info->device, vlm->device.name, sizeof info->device);
-    memcpy(info->device_description, vlm->device.description, sizeof info->device_description);
+    memcpy(info->device, vlm->device[0].name, sizeof info->device);
+    memcpy(info->device_description, vlm->device[0].description, sizeof info->device_description);
     memcpy(info->architecture, lb_language_architecture(vlm->language), sizeof info->architecture);
     *out = vlm;
     return LB_STATUS_OK;
@@ -105,7 +123,13 @@ const lb_vlm_info *lb_vlm_get_info(const lb_vlm *vlm) {
 
 void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved) {
     *allocated = lb_ledger_device_bytes();
-    *reserved = lb_device_reserved_bytes(&vlm->device);
+    *reserved = lb_device_reserved_bytes(vlm->device);
+}
+
+void lb_vlm_rest(lb_vlm *vlm) {
+    lb_encoder_rest(vlm->encoder);
+    if (vlm->layout.rest_context)
+        lb_language_rest(vlm->language);
 }
 
 lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **out, lb_error *error) {
@@ -124,11 +148,14 @@ lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **
         vlm->spare = (lb_pinned){0};
     } else {
         lb_pinned_free(&vlm->spare);
-        status = lb_pinned_alloc(&vlm->device, bytes, LB_COMPONENT_EMBEDDINGS, &embeddings->rows, error);
+        status = lb_pinned_alloc(vlm->device, bytes, LB_COMPONENT_EMBEDDINGS, &embeddings->rows, error);
     }
     double start = lb_now_s();
+    lb_ledger_phase(LB_PHASE_ENCODE);
+    lb_vlm_rest(vlm);
     if (status == LB_STATUS_OK)
         status = lb_encoder_run(vlm->encoder, tiles, embeddings->rows.data, error);
+    lb_encoder_rest(vlm->encoder);
     if (status != LB_STATUS_OK) {
         lb_embeddings_free(embeddings);
         return status;
@@ -161,11 +188,13 @@ void lb_embeddings_free(lb_embeddings *embeddings) {
 }
 
 lb_status lb_vlm_reserve(lb_vlm *vlm, int n_cells, lb_error *error) {
+    lb_ledger_phase(LB_PHASE_PROMPT);
     return lb_language_reserve(vlm->language, n_cells, error);
 }
 
 lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embeddings *pictures, lb_error *error) {
     double start = lb_now_s();
+    lb_ledger_phase(LB_PHASE_PROMPT);
     lb_status status =
         lb_language_prefix(vlm->language, tokens, n, pictures->rows.data, pictures->n_rows, pictures->id, error);
     double seconds = lb_now_s() - start;
@@ -177,6 +206,7 @@ lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embe
 lb_status lb_vlm_answer(lb_vlm *vlm, const lb_vlm_ask *asks, int n_asks, const lb_embeddings *pictures,
                         const int32_t *stop, int n_stop, lb_vlm_reply *replies, double *prompt_s, double *generate_s,
                         lb_error *error) {
+    lb_ledger_phase(LB_PHASE_GENERATE);
     return lb_language_answer(vlm->language, asks, n_asks, pictures->rows.data, pictures->n_rows, stop, n_stop, replies,
                               prompt_s, generate_s, error);
 }

@@ -17,7 +17,7 @@
 #ifndef LB_VLM_VLM_H
 #define LB_VLM_VLM_H
 
-#include "lowbeam/status.h"
+#include "memory/ledger.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,15 +28,30 @@ enum { LB_TOKEN_VISUAL = -1 };
 typedef struct lb_vlm lb_vlm;
 typedef struct lb_embeddings lb_embeddings;
 
+/* How the model lies on the devices: what a memory plan decides. All zero: everything on the first device, all the
+ * time, the KV cache as large as the videos ask for. */
+typedef struct lb_vlm_layout {
+    int n_cells;              /* of the KV cache, never more; made once. 0: grows with the videos */
+    bool kv_q8;               /* q8_0 keys and values: half the memory, other answers now and then */
+    bool rest_vision_compute; /* the encoder's activations and pool are on the device while it encodes, only */
+    bool rest_vision_weights; /* so are its weights, which else wait in pinned host memory */
+    bool rest_context;        /* KV cache and activations of the language model are gone while it does not work */
+    int n_host_layers;        /* of the last layers the weights stay in pinned host memory and cross at each use */
+    int vision_device;        /* place of the device that the encoder works on */
+    int n_devices;            /* that the language model is spread over; 0: the first alone */
+    int n_layers_on[LB_DEVICES_MAX]; /* layers on each; the output counts as one, behind the last. All 0: first alone */
+} lb_vlm_layout;
+
 typedef struct lb_vlm_params {
     const char *model_path;  /* language model, GGUF (the first file of a split one) */
     const char *mmproj_path; /* vision encoder and projector, GGUF */
-    const char *device;      /* "auto" (default), "cpu", "cuda0" */
+    const char *device;      /* "auto" (default), "cpu", "cuda0", "cuda0,cuda1" */
     int n_threads;           /* CPU work; 0: one a core */
     bool exact;              /* f32 KV cache and attention instead of f16 and flash attention; default false */
     int tile_batch;          /* most tiles in one graph; 0: chosen */
     int n_ubatch;            /* most tokens in one evaluation; default 512 */
     int n_parallel;          /* most questions in one batch; default 8 */
+    lb_vlm_layout layout;    /* what is where, and when; default: all on the first device, always */
 } lb_vlm_params;
 
 lb_vlm_params lb_vlm_default_params(void);
@@ -65,6 +80,9 @@ void lb_vlm_free(lb_vlm *vlm);
 
 /* Bytes on the device now: what the ledger holds, and what lb_device_reserved_bytes says. */
 void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved);
+
+/* Before something else needs the device (the detector): gives up what the layout says may rest. */
+void lb_vlm_rest(lb_vlm *vlm);
 
 /* Tiles where they lie: a frame's own in one place, crops in another, and some of them still being cut. */
 typedef struct lb_tile_list {

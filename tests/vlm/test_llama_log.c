@@ -27,29 +27,39 @@ static void say_all(void) {
 
 static const size_t mib = 1 << 20;
 
-static void test_sizes_of_the_device_alone(void **state) {
+static void test_sizes_by_device(void **state) {
     (void)state;
-    lb_llama_sizes_begin("CUDA0");
+    const char *const names[] = {"CUDA0", "CUDA1"};
+    lb_llama_sizes sizes[3];
+    lb_llama_sizes_begin(names, 2);
     say_all();
-    lb_llama_sizes sizes = lb_llama_sizes_end();
-    assert_int_equal(sizes.weights, 13486 * mib + mib * 3 / 4);
-    assert_int_equal(sizes.kv, 1288 * mib);
-    assert_int_equal(sizes.compute, 304 * mib + mib / 2);
+    lb_llama_sizes_end(sizes);
+    assert_int_equal(sizes[0].weights, 13486 * mib + mib * 3 / 4);
+    assert_int_equal(sizes[0].kv, 1288 * mib);
+    assert_int_equal(sizes[0].compute, 304 * mib + mib / 2);
+    assert_int_equal(sizes[1].compute, 7 * mib);
+    assert_true(sizes[1].weights == 0 && sizes[1].kv == 0);
+    assert_int_equal(sizes[2].weights, (size_t)(1038.38 * 1048576.0));
+    assert_int_equal(sizes[2].compute, (size_t)(23.01 * 1048576.0));
     say_all(); /* nobody reads now */
-    lb_llama_sizes_begin("CPU");
-    lb_llama_sizes none = lb_llama_sizes_end();
-    assert_true(none.weights == 0 && none.kv == 0 && none.compute == 0);
+    const char *const cpu[] = {"CPU"};
+    lb_llama_sizes none[2];
+    lb_llama_sizes_begin(cpu, 1);
+    lb_llama_sizes_end(none);
+    assert_true(none[0].weights == 0 && none[0].kv == 0 && none[0].compute == 0);
 }
 
 static void test_cpu_counts_its_mapped_weights(void **state) {
     (void)state;
-    lb_llama_sizes_begin("CPU");
+    const char *const cpu[] = {"CPU"};
+    lb_llama_sizes sizes[2];
+    lb_llama_sizes_begin(cpu, 1);
     say("load_tensors:   CPU_Mapped model buffer size =    79.75 MiB\n");
     say("llama_kv_cache:        CPU KV buffer size =     0.50 MiB\n");
     say("llama_kv_cache:        CPU KV buffer size =     0.50 MiB\n");
-    lb_llama_sizes sizes = lb_llama_sizes_end();
-    assert_int_equal(sizes.weights, 79 * mib + mib * 3 / 4);
-    assert_int_equal(sizes.kv, mib);
+    lb_llama_sizes_end(sizes);
+    assert_int_equal(sizes[0].weights, 79 * mib + mib * 3 / 4);
+    assert_int_equal(sizes[0].kv, mib);
 }
 
 static void test_last_two_errors_are_told_once(void **state) {
@@ -76,7 +86,7 @@ static void test_lines_without_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes_of_the_device_alone),
+        cmocka_unit_test(test_sizes_by_device),
         cmocka_unit_test(test_cpu_counts_its_mapped_weights),
         cmocka_unit_test(test_last_two_errors_are_told_once),
         cmocka_unit_test(test_lines_without_end),

@@ -1,0 +1,395 @@
+/* The search for a choice that fits. Pure arithmetic: sizes come from the sizer. */
+#include "memory/plan.h"
+
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CELLS_STEP = 256 }; /* libllama pads the KV cache to this */
+
+int lb_plan_cells(const lb_plan_request *r, const lb_plan_choice *c) {
+    const int64_t pictures = (int64_t)r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile;
+    const int64_t own = (int64_t)r->question_tokens + r->new_tokens;
+    int64_t n = r->text_tokens + pictures + own * (r->reuse ? c->n_parallel : 1);
+    n = (n + CELLS_STEP - 1) / CELLS_STEP * CELLS_STEP;
+    return n > INT32_MAX - CELLS_STEP ? INT32_MAX - CELLS_STEP : (int)n;
+}
+
+typedef struct search {
+    const lb_plan_request *request;
+    const lb_plan_sizer *sizer;
+    lb_plan *plan;
+    lb_status status;
+    lb_error *error;
+} search;
+
+static void note(lb_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void note(lb_plan *plan, const char *format, ...) {
+    if (plan->n_steps == LB_PLAN_STEPS_MAX)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(plan->step[plan->n_steps++], sizeof plan->step[0], format, args);
+    va_end(args);
+}
+
+/* Who is where in which phase. */
+static void fill(lb_plan *plan, const lb_plan_sizes *s) {
+    const lb_plan_choice *c = &plan->choice;
+    const lb_plan_request *r = &plan->request;
+    memset(plan->bytes, 0, sizeof plan->bytes);
+    for (int d = 0; d < c->n_devices; d++) {
+        const bool vision = d == c->vision_device;
+        const bool vision_rests = c->rest_compute || c->rest_weights;
+        for (int p = 0; p < LB_PHASE_COUNT; p++) {
+            size_t *b = plan->bytes[d][p];
+            const bool speaks = p == LB_PHASE_PROMPT || p == LB_PHASE_GENERATE;
+            size_t pools = 0;
+            b[LB_COMPONENT_LANGUAGE_WEIGHTS] = s->language_weights[d];
+            if (!c->rest_context || speaks) {
+                b[LB_COMPONENT_LANGUAGE_KV] = s->kv[d];
+                b[LB_COMPONENT_LANGUAGE_COMPUTE] = s->language_compute[d];
+                pools += s->language_pool[d];
+            }
+            if (vision) {
+                const bool encodes = p == LB_PHASE_ENCODE, detects = p == LB_PHASE_DETECT && r->detector;
+                if (!c->rest_weights || encodes)
+                    b[LB_COMPONENT_VISION_WEIGHTS] = s->vision_weights;
+                if (!vision_rests || encodes)
+                    b[LB_COMPONENT_VISION_COMPUTE] = s->vision_compute;
+                if (!c->rest_compute || encodes)
+                    pools += s->vision_pool;
+                if (r->detector) {
+                    b[LB_COMPONENT_DETECTOR_WEIGHTS] =
+                        s->detector_text + (!c->rest_weights || detects ? s->detector_weights : 0);
+                    /* at load the graphs' memory is not made yet: the pictures' sizes come with the first video */
+                    if (detects || (!vision_rests && p != LB_PHASE_LOAD))
+                        b[LB_COMPONENT_DETECTOR_COMPUTE] = s->detector_compute;
+                    if (detects || !c->rest_compute)
+                        pools += s->detector_pool;
+                }
+            }
+            b[LB_COMPONENT_LIBRARIES] = r->device[d].context_bytes + pools;
+        }
+        /* The text encoder works before the language model is loaded, so it counts only where it is larger than that.
+         */
+        size_t *load = plan->bytes[d][LB_PHASE_LOAD];
+        if (vision && r->detector && s->text_encoder > load[LB_COMPONENT_LANGUAGE_WEIGHTS])
+            load[LB_COMPONENT_DETECTOR_WEIGHTS] += s->text_encoder - load[LB_COMPONENT_LANGUAGE_WEIGHTS];
+    }
+    plan->fits = true;
+    for (int d = 0; d < c->n_devices; d++) {
+        plan->peak_bytes[d] = 0;
+        for (int p = 0; p < LB_PHASE_COUNT; p++) {
+            size_t sum = 0;
+            for (int i = 0; i < LB_COMPONENT_COUNT; i++)
+                sum += plan->bytes[d][p][i];
+            if (sum > plan->peak_bytes[d]) {
+                plan->peak_bytes[d] = sum;
+                plan->peak_phase[d] = (lb_phase)p;
+            }
+        }
+        plan->fits &= plan->peak_bytes[d] <= r->device[d].budget_bytes;
+    }
+    plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] =
+        s->host_layer_weights + (c->rest_weights ? s->vision_weights + (r->detector ? s->detector_weights : 0) : 0);
+}
+
+/* Puts a choice into the plan; true when it fits (false too when the sizer failed: search.status). */
+static bool try(search *x, const lb_plan_choice *choice) {
+    lb_plan *plan = x->plan;
+    plan->choice = *choice;
+    plan->choice.n_cells = lb_plan_cells(x->request, choice);
+    lb_plan_sizes sizes = {0};
+    if (x->status == LB_STATUS_OK)
+        x->status = x->sizer->sizes(x->sizer->user, &plan->choice, &sizes, x->error);
+    if (x->status != LB_STATUS_OK)
+        return false;
+    fill(plan, &sizes);
+    return plan->fits;
+}
+
+/* The ways to fit, in the order in which they are taken: first those that leave every answer as it is and cost little,
+ * then what the user allows, then the layers on the host, which cost seconds. */
+typedef enum way {
+    WAY_REST_COMPUTE,
+    WAY_REST_CONTEXT,
+    WAY_TILE_BATCH,
+    WAY_FRAME_BATCH,
+    WAY_N_UBATCH,
+    WAY_REST_WEIGHTS,
+    WAY_N_PARALLEL,
+    WAY_WEIGHTS_Q8,
+    WAY_KV_Q8,
+    WAY_WEIGHTS_Q4,
+    WAY_FEWER_CROPS,
+    WAY_FEWER_TILES,
+    WAY_COUNT
+} way;
+
+static bool halve(int *value, int least) {
+    if (*value <= least)
+        return false;
+    *value = *value / 2 > least ? *value / 2 : least;
+    return true;
+}
+
+/* One step of a way further; false when it is at its end or not allowed. */
+static bool advance(const lb_plan_request *r, way w, lb_plan_choice *c) {
+    enum { UBATCH_LEAST = 64 };
+    switch (w) {
+    case WAY_REST_COMPUTE:
+        return !c->rest_compute && (c->rest_compute = true);
+    case WAY_REST_CONTEXT:
+        return !c->rest_context && (c->rest_context = true);
+    case WAY_TILE_BATCH:
+        return halve(&c->tile_batch, 1);
+    case WAY_FRAME_BATCH:
+        return r->detector && halve(&c->frame_batch, 1);
+    case WAY_N_UBATCH:
+        return halve(&c->n_ubatch, UBATCH_LEAST);
+    case WAY_REST_WEIGHTS:
+        return !c->rest_weights && (c->rest_weights = true);
+    case WAY_N_PARALLEL:
+        return r->reuse && halve(&c->n_parallel, 1);
+    case WAY_WEIGHTS_Q8:
+        return (r->allow & LB_ALLOW_WEIGHTS_Q8) && c->weight_bits == 0 && (c->weight_bits = 8);
+    case WAY_KV_Q8:
+        return (r->allow & LB_ALLOW_KV_Q8) && !c->kv_q8 && (c->kv_q8 = true);
+    case WAY_WEIGHTS_Q4:
+        return (r->allow & LB_ALLOW_WEIGHTS_Q4) && c->weight_bits != 4 && (c->weight_bits = 4);
+    case WAY_FEWER_CROPS:
+        if (!(r->allow & LB_ALLOW_FEWER_CROPS) || c->crops_per_frame == 0)
+            return false;
+        c->crops_per_frame--;
+        return true;
+    case WAY_FEWER_TILES:
+        if (!(r->allow & LB_ALLOW_FEWER_TILES) || c->tiles_per_frame <= 1)
+            return false;
+        c->tiles_per_frame -= c->tiles_per_frame == 3 ? 2 : 1; /* of two tiles one is the thumbnail of the other */
+        return true;
+    case WAY_COUNT:
+        break;
+    }
+    return false;
+}
+
+/* Sets back what a way changed to what it is in `to`. */
+static void restore(way w, lb_plan_choice *c, const lb_plan_choice *to) {
+    switch (w) {
+    case WAY_REST_COMPUTE:
+        c->rest_compute = to->rest_compute;
+        break;
+    case WAY_REST_CONTEXT:
+        c->rest_context = to->rest_context;
+        break;
+    case WAY_TILE_BATCH:
+        c->tile_batch = to->tile_batch;
+        break;
+    case WAY_FRAME_BATCH:
+        c->frame_batch = to->frame_batch;
+        break;
+    case WAY_N_UBATCH:
+        c->n_ubatch = to->n_ubatch;
+        break;
+    case WAY_REST_WEIGHTS:
+        c->rest_weights = to->rest_weights;
+        break;
+    case WAY_N_PARALLEL:
+        c->n_parallel = to->n_parallel;
+        break;
+    case WAY_WEIGHTS_Q8:
+    case WAY_WEIGHTS_Q4:
+        c->weight_bits = to->weight_bits;
+        break;
+    case WAY_KV_Q8:
+        c->kv_q8 = to->kv_q8;
+        break;
+    case WAY_FEWER_CROPS:
+        c->crops_per_frame = to->crops_per_frame;
+        break;
+    case WAY_FEWER_TILES:
+        c->tiles_per_frame = to->tiles_per_frame;
+        break;
+    case WAY_COUNT:
+        break;
+    }
+}
+
+/* Takes back, dearest first, what turned out not to be needed. */
+static void relax(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
+    static const way dearest[] = {WAY_FEWER_TILES, WAY_FEWER_CROPS, WAY_WEIGHTS_Q4,   WAY_KV_Q8,
+                                  WAY_WEIGHTS_Q8,  WAY_N_UBATCH,    WAY_N_PARALLEL,   WAY_REST_CONTEXT,
+                                  WAY_FRAME_BATCH, WAY_TILE_BATCH,  WAY_REST_WEIGHTS, WAY_REST_COMPUTE};
+    for (size_t i = 0; i < sizeof dearest / sizeof *dearest && x->status == LB_STATUS_OK; i++) {
+        lb_plan_choice less = *c;
+        if (dearest[i] == WAY_WEIGHTS_Q4 && c->weight_bits == 4 && (x->request->allow & LB_ALLOW_WEIGHTS_Q8)) {
+            less.weight_bits = 8;
+            if (try(x, &less)) {
+                *c = less;
+                continue;
+            }
+            less = *c;
+        }
+        restore(dearest[i], &less, start);
+        if (memcmp(&less, c, sizeof less) != 0 && try(x, &less))
+            *c = less;
+    }
+}
+
+/* Layers of the language model over the devices in use, as even as their room allows: what each can hold beside the
+ * rest decides, and the last one has the output. */
+static void spread(search *x, lb_plan_choice *c, const lb_plan_sizes *all_on_first, int n) {
+    const lb_plan_request *r = x->request;
+    const int total = r->n_layer + 1;
+    double room[LB_DEVICES_MAX], sum = 0;
+    for (int d = 0; d < n; d++) {
+        room[d] = (double)r->device[d].budget_bytes - (double)r->device[d].context_bytes;
+        if (d == c->vision_device) {
+            size_t resting = all_on_first->vision_weights + all_on_first->vision_compute +
+                             all_on_first->detector_weights + all_on_first->detector_compute;
+            room[d] -= (double)resting;
+        }
+        room[d] -= (double)all_on_first->language_compute[0] + (double)all_on_first->language_pool[0];
+        if (room[d] < 0)
+            room[d] = 0;
+        sum += room[d];
+    }
+    int given = 0;
+    double before = 0;
+    for (int d = 0; d < n; d++) {
+        before += room[d];
+        int up_to = sum > 0 ? (int)(before / sum * total + 0.5) : total;
+        if (d == n - 1)
+            up_to = total;
+        c->n_layers_on[d] = up_to - given;
+        given = up_to;
+    }
+    for (int d = n; d < LB_DEVICES_MAX; d++)
+        c->n_layers_on[d] = 0;
+    c->n_devices = n;
+}
+
+static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan *plan) {
+    const lb_plan_choice *c = &plan->choice;
+    if (c->n_devices > 1)
+        note(plan, "the language model is spread over %d devices", c->n_devices);
+    if (c->rest_compute && !s->rest_compute)
+        note(plan, "%s: on the device only while they work",
+             r->detector ? "detector's and vision encoder's activations and pool take turns"
+                         : "vision encoder's activations and pool");
+    if (c->rest_context && !s->rest_context)
+        note(plan, "KV cache and language activations are made for each video after its pictures are encoded");
+    if (c->tile_batch != s->tile_batch)
+        note(plan, "%d tiles in a batch in place of %d", c->tile_batch, s->tile_batch);
+    if (c->frame_batch != s->frame_batch)
+        note(plan, "%d frames in the detector's batch in place of %d", c->frame_batch, s->frame_batch);
+    if (c->n_ubatch != s->n_ubatch)
+        note(plan, "%d prompt tokens in a step in place of %d", c->n_ubatch, s->n_ubatch);
+    if (c->rest_weights && !s->rest_weights)
+        note(plan, "vision%s weights wait in pinned host memory between their uses",
+             r->detector ? " and detector" : "");
+    if (c->n_parallel != s->n_parallel)
+        note(plan, "%d questions in flight in place of %d", c->n_parallel, s->n_parallel);
+    if (c->weight_bits && c->weight_bits != s->weight_bits)
+        note(plan, "%d-bit weights (allowed; may change answers)", c->weight_bits);
+    if (c->kv_q8 && !s->kv_q8)
+        note(plan, "q8_0 KV cache (allowed; may change answers)");
+    if (c->crops_per_frame != s->crops_per_frame)
+        note(plan, "at most %d crops a frame in place of %d (allowed; may change answers)", c->crops_per_frame,
+             s->crops_per_frame);
+    if (c->tiles_per_frame != s->tiles_per_frame)
+        note(plan, "at most %d tiles a frame in place of %d (allowed; may change answers)", c->tiles_per_frame,
+             s->tiles_per_frame);
+    if (c->n_host_layers > 0)
+        note(plan, "weights of %d of %d layers stay in host memory and cross for each step", c->n_host_layers,
+             r->n_layer);
+    plan->changes_answers = c->weight_bits != 0 || c->kv_q8 || c->crops_per_frame != s->crops_per_frame ||
+                            c->tiles_per_frame != s->tiles_per_frame;
+}
+
+/* From the start along all ways until it fits; *c is then the choice. */
+static bool fit(search *x, lb_plan_choice *c) {
+    const lb_plan_request *r = x->request;
+    const lb_plan_choice start = *c;
+    bool fits = try(x, c);
+    for (int w = 0; w < WAY_COUNT && !fits && x->status == LB_STATUS_OK; w++)
+        while (!fits && x->status == LB_STATUS_OK && advance(r, (way)w, c))
+            fits = try(x, c);
+    if (!fits && c->n_devices == 1 && !r->device[0].is_cpu) {
+        /* fewest layers on the host that do; peaks fall with each */
+        int low = 0, high = r->n_layer;
+        c->n_host_layers = high;
+        if (x->status == LB_STATUS_OK && (fits = try(x, c))) {
+            while (high - low > 1 && x->status == LB_STATUS_OK) {
+                c->n_host_layers = (low + high) / 2;
+                *(try(x, c) ? &high : &low) = c->n_host_layers;
+            }
+            c->n_host_layers = high;
+        }
+    }
+    if (fits && x->status == LB_STATUS_OK)
+        relax(x, c, &start);
+    return fits && x->status == LB_STATUS_OK;
+}
+
+lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *sizer, lb_plan *plan, lb_error *error) {
+    memset(plan, 0, sizeof *plan);
+    plan->request = *request;
+    search x = {request, sizer, plan, LB_STATUS_OK, error};
+    lb_plan_choice start;
+    memset(&start, 0, sizeof start); /* also what lies between the fields: choices are compared as bytes */
+    start.tile_batch = request->tile_batch;
+    start.frame_batch = request->detector ? request->frame_batch : 0;
+    start.n_ubatch = request->n_ubatch;
+    start.n_parallel = request->reuse ? request->n_parallel : 1;
+    start.weight_bits = request->weight_bits;
+    start.tiles_per_frame = request->tiles_per_frame;
+    start.crops_per_frame = request->crops_per_frame;
+    start.n_devices = 1;
+    start.n_layers_on[0] = request->n_layer + 1;
+    lb_plan_choice choice = start;
+    bool fits = false;
+    if (request->n_devices == 1) {
+        fits = fit(&x, &choice);
+    } else {
+        /* the fewest devices that hold it as it is; then all of them with the ways to fit */
+        lb_plan_sizes first = {0};
+        start.n_cells = lb_plan_cells(request, &start);
+        x.status = sizer->sizes(sizer->user, &start, &first, error);
+        for (int n = 1; n <= request->n_devices && !fits && x.status == LB_STATUS_OK; n++) {
+            choice = start;
+            if (n > 1)
+                spread(&x, &choice, &first, n);
+            fits = try(&x, &choice);
+        }
+        for (int n = request->n_devices; n >= 1 && !fits && x.status == LB_STATUS_OK; n = n > 1 ? 1 : 0) {
+            choice = start;
+            if (n > 1)
+                spread(&x, &choice, &first, n);
+            fits = fit(&x, &choice);
+        }
+    }
+    if (x.status != LB_STATUS_OK)
+        return x.status;
+    try(&x, &choice); /* the last one tried may be another */
+    describe(request, &start, plan);
+    plan->n_tiles = request->n_frames * (choice.tiles_per_frame + choice.crops_per_frame);
+    plan->n_tokens = plan->n_tiles * request->tokens_per_tile + request->text_tokens + request->question_tokens;
+    if (fits || x.status != LB_STATUS_OK)
+        return x.status;
+    for (int d = 0; d < plan->choice.n_devices; d++)
+        if (plan->peak_bytes[d] > plan->smallest_bytes)
+            plan->smallest_bytes = plan->peak_bytes[d];
+    const lb_plan_device *device = &request->device[0];
+    return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
+                        "does not fit: %.2f GiB on %s, with every saving that %s; the smallest --vram that would do is "
+                        "%.2fGiB",
+                        (double)device->budget_bytes / (1 << 30), device->name,
+                        request->allow ? "is allowed"
+                                       : "leaves the answers as they are (--allow kv-q8,weights-q8,"
+                                         "weights-q4,fewer-tiles,fewer-crops would allow more)",
+                        (double)(plan->smallest_bytes + (1 << 20)) / (1 << 30) + 0.005);
+}
