@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "nn/log.h"
+#include "nn/nvml.h"
 
 #include <ggml-backend.h>
 #include <pthread.h>
@@ -25,6 +26,17 @@ static void start(void) {
     pthread_once(&once, start_once);
 }
 
+/* By the driver's library where it is there: asking CUDA would make a context, half a GiB of the memory asked about. */
+static void read_memory(const lb_device *device, size_t *free_bytes, size_t *total_bytes) {
+    lb_nvml_memory memory;
+    if (lb_nvml_read(lb_nvml_index(device->name), &memory)) {
+        *free_bytes = memory.free;
+        *total_bytes = memory.total;
+    } else {
+        ggml_backend_dev_memory(device->handle, free_bytes, total_bytes);
+    }
+}
+
 static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     *device = (lb_device){0};
     device->handle = found;
@@ -33,7 +45,7 @@ static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     device->is_cpu = ggml_backend_dev_type(found) == GGML_BACKEND_DEVICE_TYPE_CPU;
     snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
     snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
-    ggml_backend_dev_memory(found, &device->free_bytes, &device->total_bytes);
+    read_memory(device, &device->free_bytes, &device->total_bytes);
 }
 
 /* Devices that can hold a model: not those that only help the CPU. */
@@ -123,15 +135,13 @@ int lb_device_place(const void *handle) {
 
 size_t lb_device_free_bytes(const lb_device *device) {
     size_t free_bytes = 0, total = 0;
-    ggml_backend_dev_memory(device->handle, &free_bytes, &total);
+    read_memory(device, &free_bytes, &total);
     return free_bytes;
 }
 
 size_t lb_device_reserved_bytes(const lb_device *device) {
     if (!device->is_cpu) {
-        size_t free_bytes = 0, total = 0;
-        ggml_backend_dev_memory(device->handle, &free_bytes, &total);
-        /* the CUDA context exists from the first call on: what is used now is what was found free, less what is */
+        const size_t free_bytes = lb_device_free_bytes(device);
         return device->free_bytes > free_bytes ? device->free_bytes - free_bytes : 0;
     }
     FILE *statm = fopen("/proc/self/statm", "r");

@@ -28,6 +28,17 @@ typedef struct lb_engine_params {
     float box_threshold, text_threshold; /* defaults: lb_find_default_params */
     int max_detections;                  /* of a frame that enter the prompt and the crops; default 5 */
     int detector_batch;                  /* most frames at once; 0 (default): chosen, halved while memory is short */
+    const char *prompt_path; /* template file; NULL: the built-in one */
+    const char *system;      /* system message; NULL: the one that InternVL was trained with */
+    int max_new_tokens;      /* default 512 */
+    bool letter_only;        /* read the letters' logits instead of generating; default false */
+    bool reuse;              /* evaluate what a video's questions share once; default true */
+    /* For the memory plan (run/planner.h): */
+    size_t vram[LB_DEVICES_MAX]; /* budgets of the devices in bytes */
+    int n_vram;                  /* of them; 0: what is free less a margin; 1: the same for each device */
+    unsigned allow;              /* LB_ALLOW_*: what may change answers */
+    int weight_bits;             /* 8: take 8-bit weights in any case; 0 */
+    const char *cache_dir;       /* where quantized weights may be kept; NULL: beside the model, or the user's cache */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);

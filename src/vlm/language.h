@@ -43,7 +43,7 @@ typedef struct lb_language_sizes {
 } lb_language_sizes;
 
 typedef struct lb_language_shape {
-    int n_layer, n_vocab, n_embd, n_ctx_train;
+    int n_layer, n_vocab, n_embd, n_ff, n_ctx_train;
     size_t layer_bytes; /* of the largest layer's weights on a device */
     size_t output_bytes;
     size_t kv_cell_bytes; /* of one layer, f16 */

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "nn/log.h"
 #include "vlm/language_internal.h"
+#include "vlm/quantize.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,15 @@ static int place_of(const lb_vlm_layout *layout, int layer) {
     return last;
 }
 
+/* The type that lb_quantize gives a tensor (quantize.c). */
+static void quantized(lb_gguf_tensor *t, int bits, bool is_output) {
+    if (bits == 0 || (!is_matrix(t->name) && !is_output) || t->ne[1] == 1)
+        return;
+    t->type = strcmp(t->name, "token_embd.weight") == 0 ? (int)GGML_TYPE_Q8_0
+                                                       : lb_quantize_type(bits, t->ne[0], is_output);
+    t->n_bytes = ggml_row_size((enum ggml_type)t->type, t->ne[0]) * (size_t)t->ne[1];
+}
+
 static bool has_output(const lb_gguf *file) {
     lb_gguf_tensor t;
     return lb_gguf_find(file, "output.weight", &t);
@@ -102,6 +112,7 @@ static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *lay
             layer = n_layer; /* tied: the output has a copy of its own on the device */
         if (layer < 0)
             continue;
+        quantized(&t, layout->weight_bits, layer == n_layer);
         if (layer < n_layer && layer >= first_host && is_matrix(t.name)) {
             sizes->host_weights += tensor_bytes(host, &t);
             continue;
@@ -158,6 +169,7 @@ static lb_status read_shape(lb_language_probe *probe, const lb_vlm_params *param
     if (status != LB_STATUS_OK)
         return status;
     shape->n_embd = header_int(probe, "embedding_length", 0);
+    shape->n_ff = header_int(probe, "feed_forward_length", 4 * shape->n_embd);
     shape->n_ctx_train = header_int(probe, "context_length", 0);
     const int n_head = header_int(probe, "attention.head_count", 0);
     if (shape->n_embd < 1 || n_head < 1 || shape->n_ctx_train < 1)

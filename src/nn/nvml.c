@@ -1,0 +1,63 @@
+#include "nn/nvml.h"
+
+#include <ctype.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of nvml.h, which not every machine has: the layout of the first version of nvmlMemory_t has never changed. */
+typedef struct nvml_memory {
+    unsigned long long total, free, used;
+} nvml_memory;
+
+static int (*device_by_index)(unsigned index, void **device);
+static int (*device_by_uuid)(const char *uuid, void **device);
+static int (*memory_info)(void *device, nvml_memory *memory);
+static bool ready;
+
+static void *symbol(void *library, const char *name) {
+    return library ? dlsym(library, name) : NULL;
+}
+
+static void start(void) {
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); /* stays loaded */
+    int (*init)(void) = (int (*)(void))symbol(library, "nvmlInit_v2");
+    device_by_index = (int (*)(unsigned, void **))symbol(library, "nvmlDeviceGetHandleByIndex_v2");
+    device_by_uuid = (int (*)(const char *, void **))symbol(library, "nvmlDeviceGetHandleByUUID");
+    memory_info = (int (*)(void *, nvml_memory *))symbol(library, "nvmlDeviceGetMemoryInfo");
+    ready = init && device_by_index && device_by_uuid && memory_info && init() == 0;
+}
+
+/* What CUDA_VISIBLE_DEVICES has at a place: a number, or the name of a card. */
+static bool find(int index, void **device) {
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (!visible || !*visible)
+        return device_by_index((unsigned)index, device) == 0;
+    char list[1024];
+    snprintf(list, sizeof list, "%s", visible);
+    char *rest = list, *entry = NULL;
+    for (int i = 0; i <= index; i++)
+        entry = strtok_r(i == 0 ? list : NULL, ",", &rest);
+    if (!entry)
+        return false;
+    if (isdigit((unsigned char)entry[0]))
+        return device_by_index((unsigned)atoi(entry), device) == 0;
+    return device_by_uuid(entry, device) == 0;
+}
+
+bool lb_nvml_read(int index, lb_nvml_memory *out) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start);
+    void *device;
+    nvml_memory memory;
+    if (!ready || index < 0 || !find(index, &device) || memory_info(device, &memory) != 0)
+        return false;
+    *out = (lb_nvml_memory){(size_t)memory.total, (size_t)memory.free, (size_t)memory.used};
+    return true;
+}
+
+int lb_nvml_index(const char *device_name) {
+    return strncmp(device_name, "CUDA", 4) == 0 && isdigit((unsigned char)device_name[4]) ? atoi(device_name + 4) : -1;
+}

@@ -1,0 +1,231 @@
+#include "run/planner.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "nn/nvml.h"
+#include "vlm/encoder.h"
+#include "vlm/language.h"
+#include "vlm/quantize.h"
+
+#include <ggml-backend.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 with
+ * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). */
+enum {
+    CONTEXT_MIB = 527,   /* CUDA context */
+    WORKSPACE_MIB = 34,  /* cuBLAS handle and its workspace, for each backend that multiplies */
+    MARGIN_PERCENT = 2,  /* of the card, left free when no --vram is given */
+    MARGIN_MIB = 256
+};
+#define MIB ((size_t)1 << 20)
+
+struct lb_planner {
+    const lb_engine_params *params;
+    lb_plan_load load;
+    lb_device device[LB_DEVICES_MAX];
+    int n_devices;
+    lb_encoder_hparams vision;
+    lb_language_probe *language;
+    size_t context_bytes, workspace_bytes;
+    bool measured;
+};
+
+/* The pools of ggml-cuda hold what products convert: the activations of one step in 16 bits, before and after the widest
+ * product. Rounded up to the driver's 2 MiB. */
+static size_t pool_bytes(const lb_planner *planner, int64_t rows, int64_t widest, int64_t width) {
+    if (planner->device[0].is_cpu)
+        return 0;
+    const size_t bytes = (size_t)rows * (size_t)(widest + width) * 2;
+    return planner->workspace_bytes + (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+}
+
+/* What one small product takes beside its operands: the context, then the library's handle and workspace. */
+static void measure_context(lb_planner *planner) {
+    const lb_device *device = &planner->device[0];
+    planner->context_bytes = device->is_cpu ? 0 : CONTEXT_MIB * MIB;
+    planner->workspace_bytes = device->is_cpu ? 0 : WORKSPACE_MIB * MIB;
+    lb_nvml_memory before, with_context, with_product;
+    const int index = lb_nvml_index(device->name);
+    if (device->is_cpu || !lb_nvml_read(index, &before))
+        return;
+    size_t free_bytes, total_bytes;
+    ggml_backend_dev_memory(device->handle, &free_bytes, &total_bytes); /* makes the context */
+    if (!lb_nvml_read(index, &with_context))
+        return;
+    if (with_context.used > before.used + 64 * MIB && with_context.used < before.used + 2048 * MIB) {
+        planner->context_bytes = with_context.used - before.used;
+        planner->measured = true;
+    }
+    enum { N = 256 };
+    ggml_backend_t backend = ggml_backend_dev_init(device->handle, NULL);
+    struct ggml_context *ctx = ggml_init((struct ggml_init_params){
+        .mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
+    if (backend && ctx) {
+        struct ggml_tensor *a = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, N, N), *b = ggml_dup_tensor(ctx, a);
+        struct ggml_tensor *c = ggml_mul_mat(ctx, a, b);
+        struct ggml_cgraph *graph = ggml_new_graph(ctx);
+        ggml_build_forward_expand(graph, c);
+        ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend);
+        if (buffer && ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
+            lb_nvml_read(index, &with_product) && with_product.used > with_context.used) {
+            const size_t taken = with_product.used - with_context.used, own = ggml_backend_buffer_get_size(buffer);
+            if (planner->measured && taken > own && taken < 512 * MIB)
+                planner->workspace_bytes = taken - own;
+        }
+        ggml_backend_buffer_free(buffer);
+    }
+    ggml_free(ctx);
+    if (backend)
+        ggml_backend_free(backend);
+    lb_log(LB_LOG_INFO, "memory", "context_bytes=%zu workspace_bytes=%zu measured=%d", planner->context_bytes,
+           planner->workspace_bytes, planner->measured);
+}
+
+lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **out,
+                          lb_error *error) {
+    *out = NULL;
+    lb_planner *planner = calloc(1, sizeof *planner);
+    if (!planner)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+    planner->params = params;
+    planner->load = *load;
+    lb_status status = lb_devices_find(params->vlm.device, planner->device, &planner->n_devices, error);
+    if (status == LB_STATUS_OK && params->n_vram > planner->n_devices)
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--vram names %d budgets, there are %d devices",
+                              params->n_vram, planner->n_devices);
+    if (status == LB_STATUS_OK)
+        status = lb_encoder_read_hparams(params->vlm.mmproj_path, &planner->vision, error);
+    if (status == LB_STATUS_OK)
+        status =
+            lb_language_probe_open(&params->vlm, planner->device, planner->n_devices, &planner->language, error);
+    if (status == LB_STATUS_OK)
+        measure_context(planner);
+    if (status != LB_STATUS_OK)
+        lb_planner_free(planner);
+    else
+        *out = planner;
+    return status;
+}
+
+void lb_planner_free(lb_planner *planner) {
+    if (!planner)
+        return;
+    lb_language_probe_free(planner->language);
+    free(planner);
+}
+
+/* The choice as the VLM takes it. */
+static void to_vlm(const lb_plan_choice *c, lb_vlm_params *vlm) {
+    vlm->tile_batch = c->tile_batch;
+    vlm->n_ubatch = c->n_ubatch;
+    vlm->n_parallel = c->n_parallel;
+    vlm->layout = (lb_vlm_layout){.n_cells = c->n_cells,
+                                  .kv_q8 = c->kv_q8,
+                                  .rest_vision_compute = c->rest_compute,
+                                  .rest_vision_weights = c->rest_weights,
+                                  .rest_context = c->rest_context,
+                                  .n_host_layers = c->n_host_layers,
+                                  .vision_device = c->vision_device,
+                                  .n_devices = c->n_devices};
+    memcpy(vlm->layout.n_layers_on, c->n_layers_on, sizeof vlm->layout.n_layers_on);
+}
+
+static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s, lb_error *error) {
+    lb_planner *planner = user;
+    const lb_engine_params *params = planner->params;
+    lb_vlm_params vlm = params->vlm;
+    to_vlm(c, &vlm);
+    char made[4096];
+    const bool quantize = c->weight_bits != 0;
+    if (quantize && !lb_quantize_find(params->vlm.model_path, c->weight_bits, params->cache_dir, made, sizeof made))
+        vlm.layout.weight_bits = c->weight_bits;
+    else if (quantize)
+        vlm.layout.weight_bits = c->weight_bits; /* the file there is what would be made now */
+    lb_language_sizes language;
+    lb_status status = lb_language_probe_sizes(planner->language, &vlm, &language, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    const lb_language_shape *shape = lb_language_probe_shape(planner->language);
+    for (int d = 0; d < c->n_devices; d++) {
+        s->language_weights[d] = language.weights[d];
+        s->kv[d] = language.kv[d];
+        s->language_compute[d] = language.compute[d];
+        s->language_pool[d] = pool_bytes(planner, c->n_ubatch, shape->n_ff, shape->n_embd);
+    }
+    s->host_layer_weights = language.host_weights;
+
+    const lb_device *device = &planner->device[c->vision_device];
+    const lb_encoder_params encoder = {.device = *device, .exact = vlm.exact};
+    lb_encoder_sizes vision;
+    status = lb_encoder_measure(vlm.mmproj_path, &encoder, c->tile_batch, &vision, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    s->vision_weights = vision.weight_bytes;
+    s->vision_compute = vision.compute_bytes;
+    const int side = planner->vision.image_size / planner->vision.patch_size;
+    s->vision_pool =
+        pool_bytes(planner, (int64_t)c->tile_batch * (side * side + 1), planner->vision.n_ff, planner->vision.n_embd);
+    return LB_STATUS_OK;
+}
+
+static void fill_request(const lb_planner *planner, lb_plan_request *r) {
+    const lb_engine_params *params = planner->params;
+    *r = (lb_plan_request){
+        .n_devices = planner->n_devices,
+        .allow = params->allow,
+        .n_frames = planner->load.n_frames,
+        .tiles_per_frame = planner->load.tiles_per_frame,
+        .tokens_per_tile = planner->vision.n_tokens,
+        .text_tokens = planner->load.text_tokens,
+        .question_tokens = planner->load.question_tokens,
+        .new_tokens = params->letter_only ? 0 : params->max_new_tokens,
+        .n_layer = lb_language_probe_shape(planner->language)->n_layer,
+        .tile_batch = params->vlm.tile_batch > 0 ? params->vlm.tile_batch : planner->device[0].is_cpu ? 1 : 4,
+        .n_ubatch = params->vlm.n_ubatch > 0 ? params->vlm.n_ubatch : lb_vlm_default_params().n_ubatch,
+        .n_parallel = params->vlm.n_parallel > 0 ? params->vlm.n_parallel : lb_vlm_default_params().n_parallel,
+        .reuse = params->reuse,
+        .weight_bits = params->weight_bits,
+    };
+    for (int i = 0; i < planner->n_devices; i++) {
+        const lb_device *device = &planner->device[i];
+        lb_plan_device *d = &r->device[i];
+        memcpy(d->name, device->name, sizeof d->name);
+        memcpy(d->description, device->description, sizeof d->description);
+        d->is_cpu = device->is_cpu;
+        d->total_bytes = device->total_bytes;
+        d->free_bytes = device->free_bytes;
+        d->context_bytes = planner->context_bytes;
+        d->context_measured = planner->measured;
+        size_t margin = device->total_bytes / 100 * MARGIN_PERCENT;
+        if (margin < MARGIN_MIB * MIB)
+            margin = MARGIN_MIB * MIB;
+        d->budget_bytes = device->free_bytes > margin ? device->free_bytes - margin : 0;
+        if (i < params->n_vram)
+            d->budget_bytes = params->vram[i];
+        else if (params->n_vram == 1)
+            d->budget_bytes = params->vram[0]; /* one budget for each */
+    }
+}
+
+lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
+    lb_plan_request request;
+    fill_request(planner, &request);
+    const lb_plan_sizer sizer = {planner, sizes_of};
+    lb_status status = lb_plan_make(&request, &sizer, plan, error);
+    if (status != LB_STATUS_OK && status != LB_STATUS_DOES_NOT_FIT)
+        return status;
+    /* host memory: the clip that is answered and those made ready meanwhile; one video's embeddings */
+    const size_t tile = (size_t)planner->vision.image_size * (size_t)planner->vision.image_size * 3;
+    const size_t clip = (size_t)planner->load.n_frames *
+                        (planner->load.frame_bytes + tile * (size_t)plan->choice.tiles_per_frame);
+    plan->host_bytes[LB_COMPONENT_FRAMES] = clip * 4;
+    plan->host_bytes[LB_COMPONENT_EMBEDDINGS] =
+        (size_t)plan->n_tiles * (size_t)planner->vision.n_tokens * (size_t)planner->vision.n_out * sizeof(float);
+    return status;
+}
+
+void lb_planner_apply(const lb_plan *plan, lb_engine_params *params) {
+    to_vlm(&plan->choice, &params->vlm);
+}
