@@ -9,9 +9,23 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void print_help(const lb_option *options, size_t n) {
+static void print_plan_help(const lb_option *options, size_t n) {
+    printf("lowbeam plan QUESTIONS.json [the options of lowbeam answer] [--json]\n"
+           "\n"
+           "What lowbeam answer with the same options would hold on each device, by part and by phase, and what it\n"
+           "would do to stay within --vram. Reads headers only and loads no weight; a second or two. Exit status 4,\n"
+           "with the smallest budget that would do, when it does not fit.\n");
+    lb_options_print(options, n);
+}
+
+static void print_help(const lb_option *options, size_t n, bool plan_only) {
+    if (plan_only) {
+        print_plan_help(options, n);
+        return;
+    }
     printf(
         "lowbeam answer QUESTIONS.json [options]\n"
         "\n"
@@ -42,13 +56,47 @@ static void print_result(const lb_run_result *r) {
                100.0 * (double)r->n_right / (double)r->n_truths);
 }
 
-int lb_cli_answer(int argc, char **argv) {
+typedef struct memory_options {
+    const char *vram, *allow;
+    bool load_in_8bit;
+} memory_options;
+
+static lb_status read_memory_options(const memory_options *o, lb_engine_params *e, lb_error *error) {
+    lb_status status = o->vram ? lb_plan_vram_parse(o->vram, e->vram, &e->n_vram, error) : LB_STATUS_OK;
+    if (status == LB_STATUS_OK && o->allow)
+        status = lb_plan_allow_parse(o->allow, &e->allow, error);
+    if (o->load_in_8bit) {
+        e->allow |= LB_ALLOW_WEIGHTS_Q8;
+        e->weight_bits = 8;
+    }
+    return status;
+}
+
+/* Makes the plan, prints it, loads nothing. */
+static int print_plan(const lb_run_params *p, const lb_run_observer *observer, bool json) {
+    char *text = NULL, *document = NULL;
+    lb_error error = {0};
+    lb_status status = lb_run_plan(p, observer, &text, &document, &error);
+    if (json ? document : text)
+        fputs(json ? document : text, stdout);
+    if (json && document)
+        fputc('\n', stdout);
+    free(text);
+    free(document);
+    if (status == LB_STATUS_OK)
+        return LB_EXIT_OK;
+    return lb_cli_fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
+}
+
+/* One table of options for both verbs: a plan is that of an answer with the same words. */
+static int run_verb(int argc, char **argv, bool plan_only) {
     lb_run_params p = lb_run_default_params();
     lb_engine_params *e = &p.child.engine;
     lb_frames_params *f = &p.clip.frames;
     const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate", *retry = "yes";
     double from_s = -INFINITY, to_s = INFINITY;
-    bool verbose = false, ignored = false, detect = false;
+    bool verbose = false, json = false, detect = false;
+    memory_options memory = {0};
     const lb_option options[] = {
         {.kind = LB_OPTION_HEADING, .help = "Models"},
         {"model", 'm', NULL, LB_OPTION_TEXT, &model, 0, 0, "LLM.gguf|DIR",
@@ -102,6 +150,16 @@ int lb_cli_answer(int argc, char **argv) {
         {"tile-batch", 0, NULL, LB_OPTION_INT, &e->vlm.tile_batch, 0, 64, "N",
          "tiles encoded at once; default: chosen"},
         {"ubatch", 0, NULL, LB_OPTION_INT, &e->vlm.n_ubatch, 1, 8192, "N", "prompt tokens evaluated at once"},
+        {.kind = LB_OPTION_HEADING, .help = "Memory (lowbeam plan shows what these lead to)"},
+        {"vram", 0, NULL, LB_OPTION_TEXT, &memory.vram, 0, 0, "SIZE[,SIZE...]",
+         "device memory of this run, everything counted, for each device; default: what is free, less a margin"},
+        {"allow", 0, NULL, LB_OPTION_TEXT, &memory.allow, 0, 0, "LIST",
+         "what may change answers, to fit: kv-q8,weights-q8,weights-q4,fewer-tiles,fewer-crops"},
+        {"load_in_8bit", 0, NULL, LB_OPTION_TRUE, &memory.load_in_8bit, 0, 0, NULL,
+         "8-bit weights, made from the model once and kept beside it"},
+        {"cache-dir", 0, NULL, LB_OPTION_TEXT, &e->cache_dir, 0, 0, "DIR", "folder for what is kept between runs"},
+        {"trace", 0, NULL, LB_OPTION_TEXT, &p.child.trace, 0, 0, "FILE",
+         "append each allocation there, one JSON line each"},
         {.kind = LB_OPTION_HEADING, .help = "Output"},
         {"out", 'o', NULL, LB_OPTION_TEXT, &p.out, 0, 0, "DIR|FILE.csv", "where the CSV goes"},
         {"columns", 0, NULL, LB_OPTION_TEXT, &p.columns, 0, 0, "LIST",
@@ -111,13 +169,8 @@ int lb_cli_answer(int argc, char **argv) {
         {"retry-failed", 0, NULL, LB_OPTION_TEXT, &retry, 0, 0, "yes|no",
          "with --resume: ask questions again that could not be asked"},
         {"dump", 0, NULL, LB_OPTION_TEXT, &p.dump, 0, 0, "DIR", "write what passes between the parts (docs/dump.md)"},
+        {"json", 0, NULL, LB_OPTION_TRUE, &json, 0, 0, NULL, "lowbeam plan: print one JSON document"},
         {"verbose", 'v', NULL, LB_OPTION_TRUE, &verbose, 0, 0, NULL, "a line for each stage of each video"},
-        {"vram", 0, "ram", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
-         "a limit on memory is not there yet; fewer --num-frames or --max-tiles, or a q8_0 model, need less"},
-        {"cache", 0, "cache-dir", LB_OPTION_REFUSED, &ignored, 0, 0, "SIZE",
-         "caches beyond one video are not there yet"},
-        {"load_in_8bit", 0, NULL, LB_OPTION_REFUSED, &ignored, 0, 0, NULL,
-         "give --model a q8_0 GGUF instead (llama-quantize LLM.gguf LLM-q8_0.gguf q8_0)"},
     };
     const size_t n_options = sizeof options / sizeof *options;
     lb_error error = {0};
@@ -127,7 +180,7 @@ int lb_cli_answer(int argc, char **argv) {
     if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
         return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (help) {
-        print_help(options, n_options);
+        print_help(options, n_options, plan_only);
         return LB_EXIT_OK;
     }
     if (n_operands != 1)
@@ -152,6 +205,11 @@ int lb_cli_answer(int argc, char **argv) {
     f->to_s = to_s;
     p.questions_path = operands[0];
     p.cancel = &lb_cli_cancelled;
+    p.planned = true;
+    if (read_memory_options(&memory, e, &error) != LB_STATUS_OK)
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
+    if (json && !plan_only)
+        return lb_cli_fail("--json: belongs to lowbeam plan", LB_EXIT_USAGE);
 
     lb_model_files files;
     if (lb_models_find(model, mmproj, &files, &error) != LB_STATUS_OK)
@@ -169,6 +227,10 @@ int lb_cli_answer(int argc, char **argv) {
     lb_cli_catch_signals();
     lb_progress progress = lb_progress_begin(verbose);
     lb_run_observer observer = lb_progress_observer(&progress);
+    if (plan_only)
+        return print_plan(&p, &observer, json);
+    p.child.planned = lb_progress_planned;
+    p.child.user = &progress;
     lb_run_result result;
     lb_status status = lb_run_answer(&p, &observer, &result, &error);
     lb_progress_clear(&progress);
@@ -181,4 +243,12 @@ int lb_cli_answer(int argc, char **argv) {
     if (result.interrupted)
         return LB_EXIT_INTERRUPTED;
     return result.n_fallback > 0 ? LB_EXIT_FALLBACK : LB_EXIT_OK;
+}
+
+int lb_cli_answer(int argc, char **argv) {
+    return run_verb(argc, argv, false);
+}
+
+int lb_cli_plan(int argc, char **argv) {
+    return run_verb(argc, argv, true);
 }

@@ -17,6 +17,7 @@ enum {
 
 /* argv[0] is the verb. Return the exit status. */
 int lb_cli_answer(int argc, char **argv);
+int lb_cli_plan(int argc, char **argv);
 int lb_cli_frames(int argc, char **argv);
 int lb_cli_convert(int argc, char **argv);
 int lb_cli_detect(int argc, char **argv);

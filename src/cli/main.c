@@ -53,6 +53,7 @@ static void print_help(FILE *to) {
           "\n"
           "  lowbeam answer QUESTIONS.json   answer the questions of a file, write a CSV\n"
           "  lowbeam export RUN.db           make the CSV, or JSONL, again from a run's journal\n"
+          "  lowbeam plan QUESTIONS.json     what answer would hold in memory, and whether it fits\n"
           "  lowbeam frames VIDEO            show the frames and tiles that the model would see\n"
           "  lowbeam detect IMAGE|VIDEO      find traffic signs, cars, ... and draw, list or save their boxes\n"
           "  lowbeam convert HF_DIR -o FILE  Grounding DINO's published folder to the file that the detector reads\n"
@@ -93,6 +94,8 @@ int main(int argc, char **argv) {
         return lb_cli_answer(argc - 1, argv + 1);
     if (strcmp(argv[1], "export") == 0)
         return lb_cli_export(argc - 1, argv + 1);
+    if (strcmp(argv[1], "plan") == 0)
+        return lb_cli_plan(argc - 1, argv + 1);
     if (strcmp(argv[1], "frames") == 0)
         return lb_cli_frames(argc - 1, argv + 1);
     if (strcmp(argv[1], "detect") == 0)

@@ -68,6 +68,31 @@ static void show_loaded(const lb_child_state *state, void *user) {
     lb_progress_vram("Start of inference", state->allocated_bytes, state->reserved_bytes);
 }
 
+/* All of the table with --verbose; else the lines that say how it ends and what is done to get there. */
+void lb_progress_planned(const lb_child_state *state, void *user) {
+    lb_progress *p = user;
+    lb_progress_clear(p);
+    if (!state->plan_text)
+        return;
+    if (p->verbose || !state->fits) {
+        fputs(state->plan_text, stderr);
+        return;
+    }
+    for (const char *line = state->plan_text; *line;) {
+        const char *end = strchr(line, '\n');
+        const int n = end ? (int)(end - line) : (int)strlen(line);
+        if (strncmp(line, "  peak ", 7) == 0 || strncmp(line, "To fit: ", 8) == 0)
+            fprintf(stderr, "Memory plan: %.*s\n", line[0] == ' ' ? n - 2 : n, line[0] == ' ' ? line + 2 : line);
+        line = end ? end + 1 : line + n;
+    }
+}
+
+static void show_memory(const char *text, const char *json, void *user) {
+    (void)json;
+    lb_progress_clear(user);
+    fputs(text, stdout);
+}
+
 static void format_time(double seconds, char *out, size_t n) {
     long s = (long)(seconds + 0.5);
     if (s >= 3600)
@@ -131,5 +156,6 @@ lb_run_observer lb_progress_observer(lb_progress *progress) {
                              .loaded = show_loaded,
                              .answered = show_answered,
                              .warning = show_warning,
+                             .memory = show_memory,
                              .user = progress};
 }

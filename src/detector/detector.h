@@ -28,6 +28,8 @@ typedef struct lb_detector_params {
     lb_device device;
     int n_threads;   /* CPU backend; 0: as many as there are cores */
     int frame_batch; /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
+    bool rest_compute; /* lb_detector_rest gives back activations, and the backend with its pool */
+    bool rest_weights; /* ... and the weights, which then wait in pinned host memory */
     bool gathers;    /* sample by gathers on the CPU too, as a GPU does: for comparison */
 } lb_detector_params;
 

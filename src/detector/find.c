@@ -5,7 +5,9 @@
 #include "base/time.h"
 #include "detector/model_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct lb_find {
     lb_detector *detector;
@@ -179,4 +181,28 @@ void lb_find_free(lb_find *f) {
     lb_wordpiece_free(f->tokenizer);
     lb_labels_free(f->labels);
     free(f);
+}
+
+void lb_find_rest(lb_find *f) {
+    (void)f;
+}
+
+lb_status lb_find_measure(const char *path, const lb_find_params *params, int width, int height, int n,
+                          lb_find_sizes *sizes, lb_error *error) {
+    (void)params; (void)width; (void)height; (void)n; (void)sizes;
+    return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: not yet", path);
+}
+
+lb_status lb_find_longest_label(const char *path, const char *labels_path, char *label, size_t n, lb_error *error) {
+    lb_find_params params = lb_find_default_params();
+    params.labels_path = labels_path;
+    lb_find *f = NULL;
+    lb_status status = read_file(path, &params, &f, error);
+    const char *longest = "";
+    for (int i = 0; status == LB_STATUS_OK && i < f->labels->n; i++)
+        if (strlen(f->labels->label[i]) > strlen(longest))
+            longest = f->labels->label[i];
+    snprintf(label, n, "%s", longest);
+    lb_find_free(f);
+    return status;
 }

@@ -49,6 +49,25 @@ const lb_preprocess_params *lb_find_preprocess(const lb_find *find); /* good unt
 /* Frees the activations; the next run makes them anew. */
 void lb_find_release(lb_find *find);
 
+/* Between the videos: gives back to the device what params.detector says may rest. */
+void lb_find_rest(lb_find *find);
+
+/* What lb_find_open and a run would take on the device, from the header and graphs that are built, not allocated. */
+typedef struct lb_find_sizes {
+    size_t weight_bytes;       /* without the text encoder's */
+    size_t text_bytes;         /* text features */
+    size_t text_encoder_bytes; /* the text encoder's weights, there while labels are set */
+    size_t compute_bytes;      /* activations and constants of n frames at once */
+    int64_t n_rows, n_widest, n_width; /* of a frame: tokens of the largest map, and the widest product over them */
+} lb_find_sizes;
+
+/* width, height: of the frame as decoded; 0: the one that makes the largest picture. n: frames at once. */
+lb_status lb_find_measure(const char *path, const lb_find_params *params, int width, int height, int n,
+                          lb_find_sizes *sizes, lb_error *error);
+
+/* The longest of the labels that would be looked for. label: [n] */
+lb_status lb_find_longest_label(const char *path, const char *labels_path, char *label, size_t n, lb_error *error);
+
 void lb_find_free(lb_find *find);
 
 #endif

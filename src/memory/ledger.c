@@ -122,6 +122,13 @@ void lb_ledger_phase(lb_phase phase) {
     pthread_mutex_unlock(&mutex);
 }
 
+lb_phase lb_ledger_phase_now(void) {
+    pthread_mutex_lock(&mutex);
+    lb_phase phase = phase_now;
+    pthread_mutex_unlock(&mutex);
+    return phase;
+}
+
 void lb_ledger_video(const char *video) {
     pthread_mutex_lock(&mutex);
     size_t n = 0;

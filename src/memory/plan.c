@@ -39,45 +39,40 @@ static void note(lb_plan *plan, const char *format, ...) {
 static void fill(lb_plan *plan, const lb_plan_sizes *s) {
     const lb_plan_choice *c = &plan->choice;
     const lb_plan_request *r = &plan->request;
+    const bool vision_rests = c->rest_compute || c->rest_weights;
     memset(plan->bytes, 0, sizeof plan->bytes);
     for (int d = 0; d < c->n_devices; d++) {
-        const bool vision = d == c->vision_device;
-        const bool vision_rests = c->rest_compute || c->rest_weights;
+        const bool vision = d == c->vision_device, detector = vision && r->detector;
         for (int p = 0; p < LB_PHASE_COUNT; p++) {
+            const bool loads = p == LB_PHASE_LOAD, speaks = p == LB_PHASE_PROMPT || p == LB_PHASE_GENERATE;
+            const bool encodes = p == LB_PHASE_ENCODE, detects = p == LB_PHASE_DETECT;
             size_t *b = plan->bytes[d][p];
-            const bool speaks = p == LB_PHASE_PROMPT || p == LB_PHASE_GENERATE;
             size_t pools = 0;
             b[LB_COMPONENT_LANGUAGE_WEIGHTS] = s->language_weights[d];
-            if (!c->rest_context || speaks) {
+            /* the context is made when all weights are there: it belongs to the next phase then */
+            if (speaks || (!c->rest_context && !loads)) {
                 b[LB_COMPONENT_LANGUAGE_KV] = s->kv[d];
                 b[LB_COMPONENT_LANGUAGE_COMPUTE] = s->language_compute[d];
                 pools += s->language_pool[d];
             }
-            if (vision) {
-                const bool encodes = p == LB_PHASE_ENCODE, detects = p == LB_PHASE_DETECT && r->detector;
-                if (!c->rest_weights || encodes)
-                    b[LB_COMPONENT_VISION_WEIGHTS] = s->vision_weights;
-                if (!vision_rests || encodes)
-                    b[LB_COMPONENT_VISION_COMPUTE] = s->vision_compute;
-                if (!c->rest_compute || encodes)
-                    pools += s->vision_pool;
-                if (r->detector) {
-                    b[LB_COMPONENT_DETECTOR_WEIGHTS] =
-                        s->detector_text + (!c->rest_weights || detects ? s->detector_weights : 0);
-                    /* at load the graphs' memory is not made yet: the pictures' sizes come with the first video */
-                    if (detects || (!vision_rests && p != LB_PHASE_LOAD))
-                        b[LB_COMPONENT_DETECTOR_COMPUTE] = s->detector_compute;
-                    if (detects || !c->rest_compute)
-                        pools += s->detector_pool;
-                }
+            /* at load the encoder is warmed up */
+            if (vision && (!c->rest_weights || encodes || loads))
+                b[LB_COMPONENT_VISION_WEIGHTS] = s->vision_weights;
+            if (vision && (!vision_rests || encodes || loads))
+                b[LB_COMPONENT_VISION_COMPUTE] = s->vision_compute;
+            if (vision && (!c->rest_compute || encodes || loads))
+                pools += s->vision_pool;
+            if (detector) {
+                b[LB_COMPONENT_DETECTOR_WEIGHTS] = s->detector_text + (loads ? s->text_encoder : 0);
+                if (detects || !c->rest_weights)
+                    b[LB_COMPONENT_DETECTOR_WEIGHTS] += s->detector_weights;
+                if (detects || (!vision_rests && !loads)) /* the pictures' sizes come with the first video */
+                    b[LB_COMPONENT_DETECTOR_COMPUTE] = s->detector_compute;
+                if (detects || !c->rest_compute)
+                    pools += s->detector_pool;
             }
             b[LB_COMPONENT_LIBRARIES] = r->device[d].context_bytes + pools;
         }
-        /* The text encoder works before the language model is loaded, so it counts only where it is larger than that.
-         */
-        size_t *load = plan->bytes[d][LB_PHASE_LOAD];
-        if (vision && r->detector && s->text_encoder > load[LB_COMPONENT_LANGUAGE_WEIGHTS])
-            load[LB_COMPONENT_DETECTOR_WEIGHTS] += s->text_encoder - load[LB_COMPONENT_LANGUAGE_WEIGHTS];
     }
     plan->fits = true;
     for (int d = 0; d < c->n_devices; d++) {
@@ -86,7 +81,7 @@ static void fill(lb_plan *plan, const lb_plan_sizes *s) {
             size_t sum = 0;
             for (int i = 0; i < LB_COMPONENT_COUNT; i++)
                 sum += plan->bytes[d][p][i];
-            if (sum > plan->peak_bytes[d]) {
+            if (sum > plan->peak_bytes[d] && (p != LB_PHASE_DETECT || r->detector)) {
                 plan->peak_bytes[d] = sum;
                 plan->peak_phase[d] = (lb_phase)p;
             }

@@ -19,7 +19,8 @@ static void start_once(void) {
         ggml_backend_load_all();
 }
 
-static void *used[LB_DEVICES_MAX]; /* handles by place */
+static void *used[LB_DEVICES_MAX];       /* handles by place */
+static size_t first_free[LB_DEVICES_MAX]; /* what was free when this process first looked, before it took anything */
 
 static void start(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -41,11 +42,13 @@ static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     *device = (lb_device){0};
     device->handle = found;
     device->place = place;
-    used[place] = found;
     device->is_cpu = ggml_backend_dev_type(found) == GGML_BACKEND_DEVICE_TYPE_CPU;
     snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
     snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
     read_memory(device, &device->free_bytes, &device->total_bytes);
+    if (used[place] != found)
+        first_free[place] = device->free_bytes;
+    used[place] = found;
 }
 
 /* Devices that can hold a model: not those that only help the CPU. */
@@ -142,7 +145,7 @@ size_t lb_device_free_bytes(const lb_device *device) {
 size_t lb_device_reserved_bytes(const lb_device *device) {
     if (!device->is_cpu) {
         const size_t free_bytes = lb_device_free_bytes(device);
-        return device->free_bytes > free_bytes ? device->free_bytes - free_bytes : 0;
+        return first_free[device->place] > free_bytes ? first_free[device->place] - free_bytes : 0;
     }
     FILE *statm = fopen("/proc/self/statm", "r");
     if (!statm)

@@ -84,7 +84,7 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
     params.max_new_tokens = o->max_new_tokens;
     params.letter_only = o->letter_only;
     if (status == LB_STATUS_OK)
-        status = lb_engine_open(&params, &a->engine, error);
+        status = lb_engine_open(&params, NULL, &a->engine, error);
     if (status != LB_STATUS_OK) {
         lb_answerer_close(a);
         return status;

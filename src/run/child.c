@@ -141,7 +141,29 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
     }
 }
 
-static json_t *open_message(const lb_engine_params *p) {
+static json_t *plan_message(const lb_engine_params *p) {
+    json_t *vram = json_array(), *work = json_null();
+    for (int i = 0; i < p->n_vram; i++)
+        json_array_append_new(vram, json_integer((json_int_t)p->vram[i]));
+    if (p->work) {
+        json_t *longest = json_array();
+        for (int i = 0; i < p->work->n_longest; i++) {
+            const lb_engine_question *q = &p->work->longest[i];
+            json_t *choices = json_array();
+            for (int k = 0; k < q->n_choices; k++)
+                json_array_append_new(choices, json_string(q->choices[k]));
+            json_array_append_new(longest, json_pack("{s:s, s:o}", "text", q->text, "choices", choices));
+        }
+        work = json_pack("{s:i, s:i, s:i, s:i, s:I, s:o}", "n_frames", p->work->n_frames, "tiles_per_frame",
+                         p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
+                         p->work->picture_height, "frame_bytes", (json_int_t)p->work->frame_bytes, "longest", longest);
+    }
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:o}", "work", work, "vram", vram, "n_retries", p->n_retries, "allow",
+                     (int)p->allow, "weight_bits", p->weight_bits, "cache_dir", lb_wire_bytes(p->cache_dir));
+}
+
+static json_t *open_message(const lb_child_params *params) {
+    const lb_engine_params *p = &params->engine;
     json_t *m =
         json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
                   lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
@@ -153,12 +175,28 @@ static json_t *open_message(const lb_engine_params *p) {
         json_pack("{s:o, s:o, s:f, s:f, s:i, s:i}", "detector", lb_wire_bytes(p->detector_path), "labels",
                   lb_wire_bytes(p->labels_path), "box_threshold", (double)p->box_threshold, "text_threshold",
                   (double)p->text_threshold, "max_detections", p->max_detections, "detector_batch", p->detector_batch);
-    if (m && json_object_update(m, detector) != 0) {
+    json_t *plan = plan_message(p);
+    json_object_set_new(plan, "plan_only", json_boolean(params->plan_only));
+    json_object_set_new(plan, "trace", lb_wire_bytes(params->trace));
+    if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0)) {
         json_decref(m);
         m = NULL;
     }
     json_decref(detector);
+    json_decref(plan);
     return m;
+}
+
+/* What "plan" says. */
+static void read_plan(const json_t *m, lb_child_state *state) {
+    free(state->plan_text);
+    free(state->plan_json);
+    free(state->adapted);
+    state->plan_text = lb_wire_bytes_get(json_object_get(m, "text"));
+    state->plan_json = lb_wire_bytes_get(json_object_get(m, "json"));
+    state->adapted = lb_wire_bytes_get(json_object_get(m, "adapted"));
+    state->fits = json_is_true(json_object_get(m, "fits"));
+    state->changes_answers = json_is_true(json_object_get(m, "changes_answers"));
 }
 
 /* What "ready" says. */
@@ -185,10 +223,18 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
     child->fd = -1;
     json_t *message = NULL;
     lb_status status = spawn(child, params->program, error);
-    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(&params->engine), NULL, error) != LB_STATUS_OK)
+    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(params), NULL, error) != LB_STATUS_OK)
         status = bury(child, error);
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "plan") == 0) {
+        read_plan(message, &child->state);
+        if (params->planned)
+            params->planned(&child->state, params->user);
+        json_decref(message);
+        message = NULL;
+        status = next_message(child, cancel, NULL, &message, error);
+    }
     if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "ready") != 0) {
         char *text = lb_wire_bytes_get(json_object_get(message, "message"));
         status = (lb_status)json_integer_value(json_object_get(message, "status"));
@@ -305,6 +351,9 @@ lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip
 void lb_child_stop(lb_child *child) {
     if (!child)
         return;
+    free(child->state.plan_text);
+    free(child->state.plan_json);
+    free(child->state.adapted);
     if (child->fd >= 0)
         close(child->fd); /* the child ends when its socket does */
     for (int i = 0; child->pid > 0 && i < 1000; i++) {
@@ -318,4 +367,44 @@ void lb_child_stop(lb_child *child) {
         waitpid(child->pid, NULL, 0);
     }
     free(child);
+}
+
+typedef struct plan_copy {
+    char *text, *json;
+} plan_copy;
+
+static void copy_plan(const lb_child_state *state, void *user) {
+    plan_copy *copy = user;
+    copy->text = state->plan_text ? strdup(state->plan_text) : NULL;
+    copy->json = state->plan_json ? strdup(state->plan_json) : NULL;
+}
+
+lb_status lb_child_plan(const lb_child_params *given, const atomic_bool *cancel, char **plan_text, char **plan_json,
+                        lb_error *error) {
+    plan_copy copy = {0};
+    lb_child_params params = *given;
+    params.plan_only = true;
+    params.planned = copy_plan;
+    params.user = &copy;
+    lb_child *child = NULL;
+    lb_status status = lb_child_start(&params, cancel, &child, error);
+    lb_child_stop(child);
+    *plan_text = copy.text;
+    *plan_json = copy.json;
+    return status;
+}
+
+lb_status lb_child_memory(lb_child *child, const atomic_bool *cancel, char **text, char **json, lb_error *error) {
+    *text = *json = NULL;
+    json_t *message = NULL;
+    if (lb_wire_send(child->fd, json_pack("{s:s}", "type", "memory"), NULL, error) != LB_STATUS_OK)
+        return bury(child, error);
+    (void)cancel; /* the answer comes at once, and an interrupted run wants it as well */
+    lb_status status = next_message(child, NULL, NULL, &message, error);
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "memory") == 0) {
+        *text = lb_wire_bytes_get(json_object_get(message, "text"));
+        *json = lb_wire_bytes_get(json_object_get(message, "json"));
+    }
+    json_decref(message);
+    return status;
 }

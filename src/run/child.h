@@ -3,8 +3,9 @@
  * dies.
  *
  * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the descriptors of the tiles
- *                  and, for the detector, of the frames and their pictures, {"type":"stop"}
- * child -> parent: {"type":"ready"} or {"type":"error"}; for a video {"type":"reply"}..., {"type":"done"};
+ *                  and, for the detector, of the frames and their pictures, {"type":"memory"},
+ *                  {"type":"stop"}
+ * child -> parent: {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video {"type":"reply"}..., {"type":"done"};
  *                  {"type":"abort", "cause"} when a library aborts
  */
 #ifndef LB_RUN_CHILD_H
@@ -26,9 +27,16 @@ int lb_child_main(int fd);
 
 typedef struct lb_child lb_child;
 
+struct lb_child_state;
+
 typedef struct lb_child_params {
     lb_engine_params engine;
     const char *program; /* the lowbeam program; NULL: the running one */
+    const char *trace;   /* file that the ledger's events are appended to; NULL: none */
+    bool plan_only;      /* make the plan and load nothing */
+    /* Called when the plan is made, before anything is loaded; NULL: nobody wants to know. */
+    void (*planned)(const struct lb_child_state *state, void *user);
+    void *user;
 } lb_child_params;
 
 /* What the child says of itself, newest message first. */
@@ -39,7 +47,18 @@ typedef struct lb_child_state {
     int shortest_edge, longest_edge; /* of the detector's pictures; 0: no detector */
     size_t allocated_bytes, reserved_bytes;
     size_t model_allocated_bytes, model_reserved_bytes; /* when the VLM was loaded, before the detector */
+    char *plan_text, *plan_json; /* the memory plan; NULL: none was asked for. Good until lb_child_stop */
+    bool fits, changes_answers;  /* of the plan */
+    char *adapted;               /* what the plan does to fit, "; " between; "" for nothing */
 } lb_child_state;
+
+/* Has a child make the memory plan of params and end: plan_text and plan_json from malloc. Errors: DOES_NOT_FIT (both
+ * are there all the same), and what keeps a plan from being made. */
+lb_status lb_child_plan(const lb_child_params *params, const atomic_bool *cancel, char **plan_text, char **plan_json,
+                        lb_error *error);
+
+/* What was planned against what was measured, as text and as JSON, from malloc; NULL where there is no plan. */
+lb_status lb_child_memory(lb_child *child, const atomic_bool *cancel, char **text, char **json, lb_error *error);
 
 /* Starts a child and waits until it has loaded the models. Errors: what the child reported, or CHILD_DIED with the
  * cause; INTERRUPTED when *cancel became true. */

@@ -31,11 +31,12 @@ static const char *text_or_null(const json_t *object, const char *key) {
     return json_string_value(json_object_get(object, key));
 }
 
-enum { N_STRINGS = 7 };
+enum { N_STRINGS = 8, CHOICES = LB_CHOICES_MAX };
 
 /* strings: [N_STRINGS], what the parameters point to */
 static lb_engine_params read_params(const json_t *m, char **strings) {
-    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system", "detector", "labels"};
+    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system", "detector", "labels",
+                                                "cache_dir"};
     for (int i = 0; i < N_STRINGS; i++)
         strings[i] = lb_wire_bytes_get(json_object_get(m, names[i]));
     lb_engine_params p = lb_engine_default_params();
@@ -46,6 +47,7 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.system = strings[4];
     p.detector_path = strings[5];
     p.labels_path = strings[6];
+    p.cache_dir = strings[7];
     p.vlm.n_threads = (int)json_integer_value(json_object_get(m, "n_threads"));
     p.vlm.exact = json_is_true(json_object_get(m, "exact"));
     p.vlm.tile_batch = (int)json_integer_value(json_object_get(m, "tile_batch"));
@@ -58,7 +60,39 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.text_threshold = (float)json_number_value(json_object_get(m, "text_threshold"));
     p.max_detections = (int)json_integer_value(json_object_get(m, "max_detections"));
     p.detector_batch = (int)json_integer_value(json_object_get(m, "detector_batch"));
+    const json_t *vram = json_object_get(m, "vram");
+    for (size_t i = 0; i < json_array_size(vram) && i < LB_DEVICES_MAX; i++)
+        p.vram[p.n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
+    p.n_retries = (int)json_integer_value(json_object_get(m, "n_retries"));
+    p.allow = (unsigned)json_integer_value(json_object_get(m, "allow"));
+    p.weight_bits = (int)json_integer_value(json_object_get(m, "weight_bits"));
     return p;
+}
+
+/* The work, whose texts stay those of the message; questions and choices: to be freed after the plan is made. */
+static bool read_work(const json_t *m, lb_engine_work *work, lb_engine_question **questions, const char ***choices) {
+    const json_t *w = json_object_get(m, "work"), *longest = json_object_get(w, "longest");
+    if (!w || json_is_null(w))
+        return false;
+    const size_t n = json_array_size(longest);
+    *questions = calloc(n + 1, sizeof **questions);
+    *choices = calloc(n * CHOICES + 1, sizeof **choices);
+    for (size_t i = 0; i < n && *questions && *choices; i++) {
+        const json_t *q = json_array_get(longest, i), *c = json_object_get(q, "choices");
+        const char **at = *choices + i * CHOICES;
+        (*questions)[i] = (lb_engine_question){
+            .text = text_or_null(q, "text"), .choices = at, .n_choices = (int)json_array_size(c)};
+        for (size_t k = 0; k < json_array_size(c) && k < CHOICES; k++)
+            at[k] = json_string_value(json_array_get(c, k));
+    }
+    *work = (lb_engine_work){.n_frames = (int)json_integer_value(json_object_get(w, "n_frames")),
+                             .tiles_per_frame = (int)json_integer_value(json_object_get(w, "tiles_per_frame")),
+                             .picture_width = (int)json_integer_value(json_object_get(w, "picture_width")),
+                             .picture_height = (int)json_integer_value(json_object_get(w, "picture_height")),
+                             .frame_bytes = (size_t)json_integer_value(json_object_get(w, "frame_bytes")),
+                             .longest = *questions,
+                             .n_longest = (int)n};
+    return *questions && *choices;
 }
 
 typedef struct server {
@@ -263,15 +297,61 @@ static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) 
     received_free(&r);
 }
 
+static void send_error(server *s, lb_status status, const lb_error *error) {
+    send_message(s, json_pack("{s:s, s:i, s:o}", "type", "error", "status", (int)status, "message",
+                              lb_wire_bytes(error->message)));
+}
+
+static void send_plan(server *s, const lb_plan *plan) {
+    char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
+    for (int i = 0; i < plan->n_steps; i++)
+        snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b}", "type", "plan", "text", lb_wire_bytes(text), "json",
+                              lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
+                              "changes_answers", (int)plan->changes_answers));
+    free(text);
+    free(json);
+}
+
+static void send_memory(server *s) {
+    char *text = lb_engine_memory_text(s->engine), *json = lb_engine_memory_json(s->engine);
+    send_message(s, json_pack("{s:s, s:o, s:o}", "type", "memory", "text", lb_wire_bytes(text), "json",
+                              lb_wire_bytes(json)));
+    free(text);
+    free(json);
+}
+
 static void open_engine(server *s, const json_t *m) {
     if (s->engine) /* asked for once */
         return;
     lb_engine_params params = read_params(m, s->strings);
+    lb_engine_work work;
+    lb_engine_question *questions = NULL;
+    const char **choices = NULL;
     lb_error error = {0};
-    lb_status status = lb_engine_open(&params, &s->engine, &error);
+    char *trace = lb_wire_bytes_get(json_object_get(m, "trace"));
+    lb_status status = trace ? lb_ledger_trace(trace, &error) : LB_STATUS_OK;
+    free(trace);
+    lb_plan *plan = NULL;
+    if (status == LB_STATUS_OK && read_work(m, &work, &questions, &choices)) {
+        params.work = &work;
+        plan = calloc(1, sizeof *plan);
+        status = plan ? lb_engine_plan(&params, plan, &error)
+                      : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+        if (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT)
+            send_plan(s, plan);
+    }
+    if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
+        status = lb_engine_open(&params, plan, &s->engine, &error);
+    free(questions);
+    free(choices);
+    free(plan);
     if (status != LB_STATUS_OK) {
-        send_message(s, json_pack("{s:s, s:i, s:o}", "type", "error", "status", (int)status, "message",
-                                  lb_wire_bytes(error.message)));
+        send_error(s, status, &error);
+        return;
+    }
+    if (!s->engine) { /* the plan was all that was asked for */
+        send_message(s, json_pack("{s:s}", "type", "ready"));
         return;
     }
     const lb_vlm_info *info = lb_vlm_get_info(lb_engine_vlm(s->engine));
@@ -313,6 +393,8 @@ int lb_child_main(int fd) {
         const char *type = lb_wire_type(message);
         if (strcmp(type, "open") == 0)
             open_engine(&s, message);
+        else if (strcmp(type, "memory") == 0 && s.engine)
+            send_memory(&s);
         else if (strcmp(type, "video") == 0 && s.engine)
             answer_video(&s, message, &passed);
         lb_wire_fds_close(&passed);

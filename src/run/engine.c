@@ -2,7 +2,10 @@
 
 #include "answer/text.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "run/dialogue.h"
+#include "run/planner.h"
+#include "vlm/quantize.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,19 +58,61 @@ static lb_status load(lb_engine *engine, lb_error *error) {
         status = lb_tokenizer_open(p->vlm.model_path, &engine->tokenizer, error);
     if (status == LB_STATUS_OK)
         status = find_letters(engine, error);
+    lb_ledger_phase(LB_PHASE_LOAD);
     if (status == LB_STATUS_OK)
         status = lb_vlm_open(&p->vlm, &engine->vlm, error);
     if (status != LB_STATUS_OK)
         return status;
     lb_vlm_memory(engine->vlm, &engine->vlm_allocated, &engine->vlm_reserved);
-    if (p->detector_path)
-        status = lb_device_find(lb_vlm_get_info(engine->vlm)->device, &find.detector.device, error);
-    if (status == LB_STATUS_OK && p->detector_path)
+    const lb_vlm_layout *layout = &p->vlm.layout;
+    int n_devices;
+    lb_device devices[LB_DEVICES_MAX];
+    status = lb_devices_find(p->vlm.device, devices, &n_devices, error);
+    if (status == LB_STATUS_OK)
+        memcpy(engine->device, devices, sizeof devices);
+    if (status == LB_STATUS_OK && p->detector_path) {
+        find.detector.device = devices[layout->vision_device];
+        find.detector.rest_compute = layout->rest_vision_compute;
+        find.detector.rest_weights = layout->rest_vision_weights;
         status = lb_find_open(p->detector_path, &find, &engine->find, error);
+    }
+    if (status != LB_STATUS_OK || layout->n_cells == 0)
+        return status;
+    /* planned: all that there will ever be is there, warmed up, before the first question */
+    lb_engine_phase(engine, LB_PHASE_PROMPT);
+    status = lb_vlm_reserve(engine->vlm, layout->n_cells, error);
+    lb_engine_phase(engine, LB_PHASE_LOAD);
+    lb_vlm_rest(engine->vlm);
     return status;
 }
 
-lb_status lb_engine_open(const lb_engine_params *params, lb_engine **out, lb_error *error) {
+/* Weights of fewer bits, made where they are not there yet. */
+static lb_status use_quantized(lb_engine *engine, int bits, lb_error *error) {
+    lb_vlm_params *vlm = &engine->params.vlm;
+    if (!lb_quantize_find(vlm->model_path, bits, engine->params.cache_dir, engine->quantized,
+                          sizeof engine->quantized)) {
+        lb_log(LB_LOG_WARN, "vlm", "making %d-bit weights, once: %s", bits, engine->quantized);
+        lb_status status = lb_quantize_make(vlm->model_path, engine->quantized, bits, vlm->n_threads, error);
+        if (status != LB_STATUS_OK)
+            return status;
+    }
+    vlm->model_path = engine->quantized;
+    return LB_STATUS_OK;
+}
+
+static lb_status take_plan(lb_engine *engine, const lb_plan *plan, lb_error *error) {
+    if (!plan)
+        return LB_STATUS_OK;
+    engine->plan = malloc(sizeof *engine->plan);
+    if (!engine->plan)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+    *engine->plan = *plan;
+    lb_planner_apply(plan, &engine->params);
+    engine->params.work = NULL; /* the caller's, for the plan alone */
+    return plan->choice.weight_bits ? use_quantized(engine, plan->choice.weight_bits, error) : LB_STATUS_OK;
+}
+
+lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb_engine **out, lb_error *error) {
     *out = NULL;
     if (params->system && lb_text_first_broken(params->system))
         return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8");
@@ -76,7 +121,10 @@ lb_status lb_engine_open(const lb_engine_params *params, lb_engine **out, lb_err
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
     engine->params = *params;
     engine->system = strdup(params->system ? params->system : lb_system_message);
-    lb_status status = engine->system ? load(engine, error) : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    lb_status status =
+        engine->system ? take_plan(engine, plan, error) : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    if (status == LB_STATUS_OK)
+        status = load(engine, error);
     if (status != LB_STATUS_OK)
         lb_engine_free(engine);
     else
@@ -93,6 +141,7 @@ void lb_engine_free(lb_engine *engine) {
     lb_tokenizer_free(engine->tokenizer);
     lb_prompt_template_free(engine->prompt_template);
     free(engine->system);
+    free(engine->plan);
     free(engine);
 }
 

@@ -11,10 +11,30 @@
 
 #include "dataset/dataset.h"
 #include "lowbeam/status.h"
+#include "memory/plan.h"
 #include "run/findings.h"
 #include "vlm/vlm.h"
 
 typedef struct lb_engine lb_engine;
+
+typedef struct lb_engine_question {
+    const char *id, *text;
+    const char *const *choices;
+    int n_choices;
+    bool wanted;          /* false: takes part in finding what the questions share, and in the batches, only */
+    const char *dump_dir; /* folder for prompt.txt, tokens.npy, logits.npy; NULL: none */
+} lb_engine_question;
+
+/* What a run asks for at most, known before anything is loaded. */
+typedef struct lb_engine_work {
+    int n_frames;
+    int tiles_per_frame;               /* with the thumbnail, without crops */
+    int picture_width, picture_height; /* of the frame, as decoded, that makes the detector's largest picture; 0: the
+                                          largest that its file allows */
+    size_t frame_bytes;                /* of the largest frame as decoded */
+    const lb_engine_question *longest; /* [n_longest] the longest questions */
+    int n_longest;
+} lb_engine_work;
 
 typedef struct lb_engine_params {
     lb_vlm_params vlm;
@@ -28,29 +48,35 @@ typedef struct lb_engine_params {
     float box_threshold, text_threshold; /* defaults: lb_find_default_params */
     int max_detections;                  /* of a frame that enter the prompt and the crops; default 5 */
     int detector_batch;                  /* most frames at once; 0 (default): chosen, halved while memory is short */
-    const char *prompt_path; /* template file; NULL: the built-in one */
-    const char *system;      /* system message; NULL: the one that InternVL was trained with */
-    int max_new_tokens;      /* default 512 */
-    bool letter_only;        /* read the letters' logits instead of generating; default false */
-    bool reuse;              /* evaluate what a video's questions share once; default true */
-    /* For the memory plan (run/planner.h): */
-    size_t vram[LB_DEVICES_MAX]; /* budgets of the devices in bytes */
-    int n_vram;                  /* of them; 0: what is free less a margin; 1: the same for each device */
-    unsigned allow;              /* LB_ALLOW_*: what may change answers */
-    int weight_bits;             /* 8: take 8-bit weights in any case; 0 */
-    const char *cache_dir;       /* where quantized weights may be kept; NULL: beside the model, or the user's cache */
+    /* For the memory plan: */
+    const struct lb_engine_work *work; /* NULL (default): no plan; everything is on the device as it is asked for */
+    size_t vram[LB_DEVICES_MAX];       /* budgets of the devices in bytes */
+    int n_vram;                        /* of them; 0: what is free less a margin; 1: the same for each device */
+    int n_retries;                     /* plans before this one that met their end: budgets are cut to what is free
+                                          now, and by an eighth for each */
+    unsigned allow;                    /* LB_ALLOW_*: what may change answers */
+    int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
+    const char *cache_dir;             /* for quantized weights; NULL: beside the model, or the user's cache folder */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);
 
-/* params: copied, but not its strings, which must outlive the engine. */
-lb_status lb_engine_open(const lb_engine_params *params, lb_engine **engine, lb_error *error);
+/* The memory plan for params (work must be set), without loading a weight. Errors: DOES_NOT_FIT (plan is filled in all
+ * the same), those of the files' headers. */
+lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error *error);
+
+/* params: copied, but not its strings, which must outlive the engine. plan: of lb_engine_plan, kept to; NULL: none. */
+lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb_engine **engine, lb_error *error);
 void lb_engine_free(lb_engine *engine);
 const lb_vlm *lb_engine_vlm(const lb_engine *engine);
 const lb_preprocess_params *lb_engine_preprocess(const lb_engine *engine); /* the detector's; NULL: no detector */
 
 /* Device memory after the VLM was loaded, before the detector. */
 void lb_engine_vlm_memory(const lb_engine *engine, size_t *allocated, size_t *reserved);
+
+/* What was planned against what was seen since the engine was opened; from malloc. NULL: no plan, or no memory. */
+char *lb_engine_memory_text(lb_engine *engine);
+char *lb_engine_memory_json(lb_engine *engine);
 
 /* A clip as the engine sees it: borrowed for the call. What stands below tiles is read by an engine with a detector. */
 typedef struct lb_engine_clip {
@@ -65,14 +91,6 @@ typedef struct lb_engine_clip {
     const char *dump_dir; /* folder for tiles.npy, tiles_per_frame.npy, embeddings.npy, detections.json; NULL: none */
     uint64_t id;          /* not 0: what the models made of it is kept until a clip of another id comes */
 } lb_engine_clip;
-
-typedef struct lb_engine_question {
-    const char *id, *text;
-    const char *const *choices;
-    int n_choices;
-    bool wanted;          /* false: takes part in finding what the questions share, and in the batches, only */
-    const char *dump_dir; /* folder for prompt.txt, tokens.npy, logits.npy; NULL: none */
-} lb_engine_question;
 
 /* What became of one question. Strings are good during the callback. */
 typedef struct lb_engine_reply {

@@ -7,6 +7,8 @@
 #include "run/engine.h"
 #include "vlm/tokenizer.h"
 
+#include <limits.h>
+
 /* A video as the models see it; what its questions share. */
 typedef struct lb_sight {
     lb_findings findings; /* n_frames 0: no detector */
@@ -23,6 +25,10 @@ struct lb_engine {
     lb_find *find; /* NULL: no detector */
     lb_tokenizer *tokenizer;
     lb_prompt_template *prompt_template;
+    lb_plan *plan; /* NULL: none */
+    char quantized[PATH_MAX]; /* the model in use where the plan has fewer bits */
+    lb_device device[LB_DEVICES_MAX]; /* of the plan, to be asked what is used */
+    size_t used[LB_DEVICES_MAX][LB_PHASE_COUNT];
     int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */
     size_t vlm_allocated, vlm_reserved;   /* before the detector was loaded */
     bool said_not_shared;
@@ -44,6 +50,14 @@ typedef struct lb_session {
     int n_prefix;
     int batch_size;
 } lb_session;
+
+/* Enters a phase into the ledger; what the devices say at the end of the one before is noted (engine_memory.c). */
+void lb_engine_phase(lb_engine *engine, lb_phase phase);
+
+/* The longest question's tokens and those of the shared beginning, pictures not counted. */
+lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template,
+                                 const char *system, const lb_engine_params *params, const char *longest_label,
+                                 int *text_tokens, int *question_tokens, lb_error *error);
 
 /* Phase "detect": the detector over the clip's frames, its boxes cut to what is kept. Without a detector nothing is
  * done. Errors: those of lb_findings_make. */

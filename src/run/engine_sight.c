@@ -29,13 +29,17 @@ static lb_status dump_detections(const lb_session *s, lb_error *error) {
 }
 
 lb_status lb_session_detect(lb_session *s, lb_error *error) {
-    const lb_engine *engine = s->engine;
+    lb_engine *engine = s->engine;
     const lb_engine_clip *clip = s->clip;
     if (!engine->find)
         return LB_STATUS_OK;
     double start = lb_now_s();
+    lb_engine_phase(engine, LB_PHASE_DETECT);
+    lb_vlm_rest(engine->vlm);
     lb_status status = lb_findings_make(engine->find, &clip->resized, clip->n_frames, clip->width, clip->height,
                                         engine->params.max_detections, &s->sight.findings, error);
+    lb_engine_phase(engine, LB_PHASE_DETECT); /* notes what is used before it rests */
+    lb_find_rest(engine->find);
     s->sight.detect_s = lb_now_s() - start;
     return status == LB_STATUS_OK && clip->dump_dir ? dump_detections(s, error) : status;
 }
@@ -153,6 +157,7 @@ lb_status lb_session_encode(lb_session *s, lb_error *error) {
     lb_sight *sight = &s->sight;
     tile_row row = {0};
     double start = lb_now_s();
+    lb_engine_phase(s->engine, LB_PHASE_ENCODE);
     lb_status status = lay_out(s, info->image_size, &row, error);
     if (status == LB_STATUS_OK && s->clip->dump_dir)
         status = dump_tiles(s, info->image_size, &row, error);

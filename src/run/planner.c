@@ -3,11 +3,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "nn/nvml.h"
+#include "detector/find.h"
 #include "vlm/encoder.h"
 #include "vlm/language.h"
 #include "vlm/quantize.h"
 
 #include <ggml-backend.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,6 +134,25 @@ static void to_vlm(const lb_plan_choice *c, lb_vlm_params *vlm) {
     memcpy(vlm->layout.n_layers_on, c->n_layers_on, sizeof vlm->layout.n_layers_on);
 }
 
+static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, const lb_device *device, lb_plan_sizes *s,
+                                lb_error *error) {
+    lb_find_params find = lb_find_default_params();
+    find.labels_path = planner->params->labels_path;
+    find.detector.device = *device;
+    const int n = c->frame_batch < planner->load.n_frames ? c->frame_batch : planner->load.n_frames;
+    lb_find_sizes sizes;
+    lb_status status = lb_find_measure(planner->params->detector_path, &find, planner->load.picture_width,
+                                       planner->load.picture_height, n, &sizes, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    s->detector_weights = sizes.weight_bytes;
+    s->detector_text = sizes.text_bytes;
+    s->text_encoder = sizes.text_encoder_bytes;
+    s->detector_compute = sizes.compute_bytes;
+    s->detector_pool = pool_bytes(planner, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
+    return LB_STATUS_OK;
+}
+
 static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s, lb_error *error) {
     lb_planner *planner = user;
     const lb_engine_params *params = planner->params;
@@ -167,12 +188,16 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     const int side = planner->vision.image_size / planner->vision.patch_size;
     s->vision_pool =
         pool_bytes(planner, (int64_t)c->tile_batch * (side * side + 1), planner->vision.n_ff, planner->vision.n_embd);
-    return LB_STATUS_OK;
+    return params->detector_path ? detector_sizes(planner, c, device, s, error) : LB_STATUS_OK;
 }
 
 static void fill_request(const lb_planner *planner, lb_plan_request *r) {
     const lb_engine_params *params = planner->params;
+    const bool detector = params->detector_path != NULL;
     *r = (lb_plan_request){
+        .detector = detector,
+        .crops_per_frame = detector ? params->max_detections : 0,
+        .frame_batch = params->detector_batch > 0 ? params->detector_batch : planner->device[0].is_cpu ? 1 : 8,
         .n_devices = planner->n_devices,
         .allow = params->allow,
         .n_frames = planner->load.n_frames,
@@ -206,6 +231,11 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
             d->budget_bytes = params->vram[i];
         else if (params->n_vram == 1)
             d->budget_bytes = params->vram[0]; /* one budget for each */
+        /* a plan that met its end before: somebody else took memory, or more was needed than was thought */
+        if (params->n_retries > 0 && !device->is_cpu && d->budget_bytes > device->free_bytes)
+            d->budget_bytes = device->free_bytes;
+        for (int k = 0; k < params->n_retries; k++)
+            d->budget_bytes -= d->budget_bytes / 8;
     }
 }
 
@@ -227,5 +257,10 @@ lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
 }
 
 void lb_planner_apply(const lb_plan *plan, lb_engine_params *params) {
-    to_vlm(&plan->choice, &params->vlm);
+    const lb_plan_choice *c = &plan->choice;
+    to_vlm(c, &params->vlm);
+    if (plan->request.detector) {
+        params->detector_batch = c->frame_batch;
+        params->max_detections = c->crops_per_frame;
+    }
 }

@@ -9,6 +9,7 @@
 #include "run/resume.h"
 #include "run/settings.h"
 #include "run/sources.h"
+#include "run/work.h"
 #include "vlm/encoder.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@
 enum {
     STARTS_MAX = 3,       /* children in a row that could not load the models: none will */
     GROUP_DEATHS_MAX = 5, /* deaths at one video with no answer in between: the rest of its questions is not asked */
+    RETRIES_MAX = 6,      /* smaller plans, one after the other, when the device runs out of memory */
     VIDEOS_LOST_MAX = 3   /* videos in a row that ended so: it is not the video */
 };
 
@@ -35,6 +37,8 @@ typedef struct run {
     lb_journal *journal;
     lb_resume resume;
     lb_child *child;
+    lb_child_params child_params; /* the next child's: with fewer bytes after one that found no memory */
+    lb_work *work;
     int videos_lost; /* in a row, see VIDEOS_LOST_MAX */
     bool given_up;   /* no child is started any more */
     lb_error last_death;
@@ -105,14 +109,25 @@ typedef struct group_state {
     size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
     int deaths;  /* since the last answer */
+    bool starved; /* an answer came that says: out of memory */
     int n_empty; /* the video's boxes without area */
 } group_state;
+
+/* Whether another plan, with less memory, may be tried: only where there is one. */
+static bool can_retry(const run *r) {
+    return r->work && r->child_params.engine.n_retries < RETRIES_MAX;
+}
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
     group_state *g = user;
     const size_t place = g->first + (size_t)reply->question;
     if (!g->questions[place].wanted)
         return;
+    if (reply->status == LB_STATUS_OUT_OF_MEMORY && can_retry(g->run)) {
+        g->starved = true; /* asked again, with a smaller plan */
+        snprintf(g->run->last_death.message, sizeof g->run->last_death.message, "%s", reply->message);
+        return;
+    }
     g->questions[place].wanted = false;
     g->deaths = 0;
     g->run->videos_lost = 0;
@@ -147,11 +162,11 @@ static lb_status revive(run *r, lb_error *error) {
             r->given_up = true;
             break;
         }
-        lb_status status = lb_child_start(&r->params->child, r->params->cancel, &r->child, error);
+        lb_status status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
         if (status == LB_STATUS_OK)
             r->result->n_children++;
-        else if (status == LB_STATUS_INTERRUPTED)
-            return status;
+        else if (status == LB_STATUS_INTERRUPTED || status == LB_STATUS_DOES_NOT_FIT)
+            return status; /* what does not fit now may fit for the next video */
         else
             r->last_death = *error;
     }
@@ -172,17 +187,43 @@ static void bury_child(group_state *g, const lb_error *cause) {
     r->last_death = *cause;
 }
 
+/* Another process took the memory, or more was needed than planned: ggml aborts, or an allocation of ours failed. */
+static bool is_memory_death(const lb_error *cause) {
+    return cause->status == LB_STATUS_OUT_OF_MEMORY || strstr(cause->message, "out of memory") ||
+           strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate");
+}
+
+/* The child is ended; the next one gets a smaller plan. Does not count as a death at this video. */
+static void shrink(group_state *g, const lb_error *cause) {
+    run *r = g->run;
+    bury_child(g, cause);
+    g->deaths--;
+    r->child_params.engine.n_retries++;
+}
+
 /* Has one child answer what is wanted; OK: each has its answer, or the run was cancelled. */
 static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error) {
     run *r = g->run;
-    lb_status status = revive(r, error);
-    if (status != LB_STATUS_OK)
-        return status;
-    status = lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
-                             r->params->cancel, error);
-    if (status != LB_STATUS_OK) {
-        bury_child(g, error);
-        return status;
+    for (;;) {
+        lb_status status = revive(r, error);
+        if (status == LB_STATUS_OUT_OF_MEMORY && can_retry(r)) {
+            r->child_params.engine.n_retries++;
+            continue;
+        }
+        if (status != LB_STATUS_OK)
+            return status;
+        g->starved = false;
+        status = lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
+                                 r->params->cancel, error);
+        if (status == LB_STATUS_OK && g->starved)
+            status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
+        if (status == LB_STATUS_OK)
+            break;
+        if (cancelled(r) || !can_retry(r) || !is_memory_death(error)) {
+            bury_child(g, error);
+            return status;
+        }
+        shrink(g, error);
     }
     for (size_t i = g->first; i < g->first + g->n && !cancelled(r); i++)
         if (g->questions[i].wanted) /* it had no memory to ask it with, say */
@@ -386,6 +427,52 @@ static lb_status check_videos(const char *videos, lb_error *error) {
     return LB_STATUS_OK;
 }
 
+/* With a plan: what is asked for at most. */
+static lb_status find_work(run *r, lb_error *error) {
+    r->child_params = r->params->child;
+    if (!r->params->planned)
+        return LB_STATUS_OK;
+    lb_encoder_hparams hparams;
+    lb_status status = lb_encoder_read_hparams(r->params->child.engine.vlm.mmproj_path, &hparams, error);
+    if (status == LB_STATUS_OK)
+        status = lb_work_find(r->dataset, r->params, hparams.image_size, &r->work, error);
+    if (status == LB_STATUS_OK)
+        r->child_params.engine.work = lb_work_get(r->work);
+    return status;
+}
+
+lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
+                      lb_error *error) {
+    *text = *json = NULL;
+    lb_run_result result = {0};
+    run r = {.params = params, .result = &result};
+    if (observer)
+        r.observer = *observer;
+    lb_status status = read_questions(&r, error);
+    if (status == LB_STATUS_OK)
+        status = check_videos(params->videos, error);
+    if (status == LB_STATUS_OK)
+        status = find_work(&r, error);
+    if (status == LB_STATUS_OK)
+        status = lb_child_plan(&r.child_params, params->cancel, text, json, error);
+    lb_work_free(r.work);
+    lb_dataset_free(r.dataset);
+    return status;
+}
+
+/* What was planned against what was measured, told once; an engine that died has nothing to tell. */
+static void tell_memory(run *r) {
+    char *text = NULL, *json = NULL;
+    lb_error ignored = {0};
+    if (!r->child || !r->work)
+        return;
+    if (lb_child_memory(r->child, r->params->cancel, &text, &json, &ignored) == LB_STATUS_OK && text &&
+        r->observer.memory)
+        r->observer.memory(text, json, r->observer.user);
+    free(text);
+    free(json);
+}
+
 /* The files that the answers come from; those that are missing the engine child tells of. */
 static lb_status look_at_weights(run *r, lb_error *error) {
     const lb_vlm_params *vlm = &r->params->child.engine.vlm;
@@ -445,7 +532,9 @@ static bool needs_engine(const run *r) {
 static lb_status start_engine(run *r, lb_error *error) {
     if (r->observer.loading)
         r->observer.loading(r->observer.user);
-    lb_status status = lb_child_start(&r->params->child, r->params->cancel, &r->child, error);
+    lb_status status = find_work(r, error);
+    if (status == LB_STATUS_OK)
+        status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
     if (status != LB_STATUS_OK)
         return status;
     r->result->n_children = 1;
@@ -520,6 +609,7 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
         result->interrupted = cancelled(&r) && result->n_answered < result->n_questions;
         if (r.child)
             result->engine = *lb_child_get_state(r.child);
+        tell_memory(&r);
         if (status == LB_STATUS_OK)
             status = lb_sources_finish(r.sources, params->cancel, r.journal, result->db_path, error);
         if (status == LB_STATUS_OK)
@@ -533,6 +623,8 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     lb_child_stop(r.child);
     lb_resume_free(&r.resume);
     lb_settings_free(&r.settings);
+    result->engine.plan_text = result->engine.plan_json = result->engine.adapted = NULL; /* went with the child */
+    lb_work_free(r.work);
     lb_dump_names_free(&r.names);
     lb_dataset_free(r.dataset);
     return status;

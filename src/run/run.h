@@ -32,6 +32,7 @@ typedef struct lb_run_params {
     lb_clip_params clip;     /* tile_size is taken from the model */
     int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
     lb_child_params child;
+    bool planned;              /* make a memory plan first and keep to it (child.engine.vram, allow, ...) */
     const atomic_bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
 } lb_run_params;
 
@@ -57,8 +58,14 @@ typedef struct lb_run_observer {
     void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
                      const lb_child_state *state, double seconds, void *user);
     void (*warning)(const char *message, void *user); /* a child died, say */
+    void (*memory)(const char *text, const char *json, void *user); /* planned against measured, at the end */
     void *user;
 } lb_run_observer;
+
+/* The memory plan of a run, as a table and as JSON, from malloc, without loading a weight. Errors: DOES_NOT_FIT (both are
+ * there all the same), faults of the questions file as in lb_run_answer, those of the models' headers. */
+lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
+                      lb_error *error);
 
 /* Returns OK also when questions were answered by fallback or the run was interrupted (see result).
  * Errors: what keeps every question from being asked; no file is left behind then (folders of --out and

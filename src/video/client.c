@@ -175,6 +175,6 @@ lb_status lb_decoder_run(int fd, const char *path, const lb_frames_params *param
     lb_status status = start(&d, fd, frames->fd, params->decoder_path, error);
     if (status == LB_STATUS_OK)
         status = lb_decoder_converse(&d, path, params, frames, error);
-    stop(&d, status == LB_STATUS_OK ? EXIT_GRACE_MS : 0);
+    stop(&d, status == LB_STATUS_OK && !params->header_only ? EXIT_GRACE_MS : 0);
     return status;
 }

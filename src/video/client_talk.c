@@ -191,6 +191,11 @@ lb_status lb_decoder_converse(lb_decoder *d, const char *path, const lb_frames_p
         return status;
     frames->n_total = reply.n_total;
     frames->fps = reply.fps;
+    if (params->header_only) {
+        frames->width = reply.width;
+        frames->height = reply.height;
+        return lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error);
+    }
     if ((status = lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error)) != LB_STATUS_OK ||
         (status = lb_frames_map(frames, reply.width, reply.height, params->max_bytes, false, error)) != LB_STATUS_OK ||
         (status = send_go(d, params, frames, error)) != LB_STATUS_OK)

@@ -115,7 +115,7 @@ lb_status lb_pictures_read(const char *path, bool is_folder, const lb_frames_par
     frames->n_total = (int64_t)list.n;
     frames->fps = params->image_fps;
     status = lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error);
-    for (int i = 0; i < frames->n_frames && status == LB_STATUS_OK; i++) {
+    for (int i = 0; i < (params->header_only ? 1 : frames->n_frames) && status == LB_STATUS_OK; i++) {
         frames->time_s[i] = frames->fps > 0 ? (double)frames->index[i] / frames->fps : 0;
         if (params->cancel && *params->cancel) {
             status = lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");

@@ -127,6 +127,12 @@ cleanup:
     return LB_STATUS_OK;
 }
 
+lb_status lb_frames_probe(const char *path, const lb_frames_params *given, lb_frames **frames, lb_error *error) {
+    lb_frames_params params = *given;
+    params.header_only = true;
+    return lb_frames_read(path, &params, frames, error);
+}
+
 lb_image_view lb_frames_view(const lb_frames *frames, int i) {
     const size_t stride = 3 * (size_t)frames->width;
     return (lb_image_view){

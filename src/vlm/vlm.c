@@ -83,11 +83,6 @@ lb_status lb_vlm_open(const lb_vlm_params *given, lb_vlm **out, lb_error *error)
                                  .rest_weights = layout->rest_vision_weights};
     if (status == LB_STATUS_OK)
         status = lb_encoder_open(params.mmproj_path, &encoder, &vlm->encoder, error);
-    /* planned: all that there will ever be is there, warmed up, before the first question */
-    if (status == LB_STATUS_OK && layout->n_cells > 0)
-        status = lb_language_reserve(vlm->language, layout->n_cells, error);
-    if (status == LB_STATUS_OK)
-        lb_vlm_rest(vlm);
     if (status != LB_STATUS_OK) {
         lb_vlm_free(vlm);
         return status;
