@@ -69,6 +69,8 @@ static lb_status read_memory_options(const memory_options *o, lb_engine_params *
         e->allow |= LB_ALLOW_WEIGHTS_Q8;
         e->weight_bits = 8;
     }
+    if (status == LB_STATUS_OK && e->weight_bits != 0 && e->weight_bits != 4 && e->weight_bits != 8)
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--weight-bits %d: takes 0, 8 or 4", e->weight_bits);
     return status;
 }
 
@@ -157,6 +159,8 @@ static int run_verb(int argc, char **argv, bool plan_only) {
          "what may change answers, to fit: kv-q8,weights-q8,weights-q4,fewer-tiles,fewer-crops"},
         {"load_in_8bit", 0, NULL, LB_OPTION_TRUE, &memory.load_in_8bit, 0, 0, NULL,
          "8-bit weights, made from the model once and kept beside it"},
+        {"weight-bits", 0, NULL, LB_OPTION_INT, &e->weight_bits, 0, 8, "0|8|4",
+         "language model's weights: as the file has them, or 8 or 4 bits, made from it once"},
         {"cache-dir", 0, NULL, LB_OPTION_TEXT, &e->cache_dir, 0, 0, "DIR", "folder for what is kept between runs"},
         {"trace", 0, NULL, LB_OPTION_TEXT, &p.child.trace, 0, 0, "FILE",
          "append each allocation there, one JSON line each"},

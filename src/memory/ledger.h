@@ -66,7 +66,7 @@ void lb_ledger_sub_on(int device, lb_component component, size_t bytes);
 void lb_ledger_add(lb_component component, size_t bytes); /* on device 0 */
 void lb_ledger_sub(lb_component component, size_t bytes);
 
-void lb_ledger_phase(lb_phase phase);    /* from now on peaks are those of this phase */
+void lb_ledger_phase(lb_phase phase); /* from now on peaks are those of this phase */
 lb_phase lb_ledger_phase_now(void);
 void lb_ledger_video(const char *video); /* for the trace: what is being worked on, "" for nothing; copied */
 

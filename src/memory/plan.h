@@ -122,7 +122,8 @@ char *lb_plan_json(const lb_plan *plan);
 char *lb_plan_comparison_text(const lb_plan *plan, const size_t (*used)[LB_PHASE_COUNT]);
 char *lb_plan_comparison_json(const lb_plan *plan, const size_t (*used)[LB_PHASE_COUNT]);
 
-/* "22GiB,10GiB": budgets of devices, vram [LB_DEVICES_MAX]. "kv-q8,fewer-crops": LB_ALLOW_*. Errors: INVALID_ARGUMENT. */
+/* "22GiB,10GiB": budgets of devices, vram [LB_DEVICES_MAX]. "kv-q8,fewer-crops": LB_ALLOW_*. Errors: INVALID_ARGUMENT.
+ */
 lb_status lb_plan_vram_parse(const char *text, size_t *vram, int *n, lb_error *error);
 lb_status lb_plan_allow_parse(const char *text, unsigned *allow, lb_error *error);
 

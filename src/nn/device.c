@@ -19,7 +19,7 @@ static void start_once(void) {
         ggml_backend_load_all();
 }
 
-static void *used[LB_DEVICES_MAX];       /* handles by place */
+static void *used[LB_DEVICES_MAX];        /* handles by place */
 static size_t first_free[LB_DEVICES_MAX]; /* what was free when this process first looked, before it took anything */
 
 static void start(void) {

@@ -38,7 +38,8 @@ int lb_device_place(const void *handle);
 size_t lb_device_free_bytes(const lb_device *device);
 
 /* Bytes that this process holds on the device: on a GPU what is gone since it was first found (the device's other users
- * make it wrong; the context counts where the driver's library is there to ask); on the CPU the process's resident memory. */
+ * make it wrong; the context counts where the driver's library is there to ask); on the CPU the process's resident
+ * memory. */
 size_t lb_device_reserved_bytes(const lb_device *device);
 
 #endif

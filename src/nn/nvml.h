@@ -1,13 +1,14 @@
-/* Bytes in use on an NVIDIA card, as the driver's management library counts them: contexts of all processes included, and
- * without making one. The library is looked for at run time; without it, and for other devices, nothing is known. */
+/* Bytes in use on an NVIDIA card, as the driver's management library counts them: contexts of all processes included,
+ * and without making one. The library is looked for at run time; without it, and for other devices, nothing is known.
+ */
 #ifndef LB_NN_NVML_H
 #define LB_NN_NVML_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Total, free and used bytes. index: of the card among those that this process may see (CUDA_VISIBLE_DEVICES is followed where it lists numbers or
- * UUIDs). false: not known. */
+/* Total, free and used bytes. index: of the card among those that this process may see (CUDA_VISIBLE_DEVICES is
+ * followed where it lists numbers or UUIDs). false: not known. */
 typedef struct lb_nvml_memory {
     size_t total, free, used;
 } lb_nvml_memory;

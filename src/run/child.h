@@ -5,7 +5,8 @@
  * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the descriptors of the tiles
  *                  and, for the detector, of the frames and their pictures, {"type":"memory"},
  *                  {"type":"stop"}
- * child -> parent: {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video {"type":"reply"}..., {"type":"done"};
+ * child -> parent: {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video
+ * {"type":"reply"}..., {"type":"done"};
  *                  {"type":"abort", "cause"} when a library aborts
  */
 #ifndef LB_RUN_CHILD_H

@@ -35,8 +35,8 @@ enum { N_STRINGS = 8, CHOICES = LB_CHOICES_MAX };
 
 /* strings: [N_STRINGS], what the parameters point to */
 static lb_engine_params read_params(const json_t *m, char **strings) {
-    static const char *const names[N_STRINGS] = {"model", "mmproj", "device", "prompt", "system", "detector", "labels",
-                                                "cache_dir"};
+    static const char *const names[N_STRINGS] = {"model",  "mmproj",   "device", "prompt",
+                                                 "system", "detector", "labels", "cache_dir"};
     for (int i = 0; i < N_STRINGS; i++)
         strings[i] = lb_wire_bytes_get(json_object_get(m, names[i]));
     lb_engine_params p = lb_engine_default_params();
@@ -80,8 +80,8 @@ static bool read_work(const json_t *m, lb_engine_work *work, lb_engine_question 
     for (size_t i = 0; i < n && *questions && *choices; i++) {
         const json_t *q = json_array_get(longest, i), *c = json_object_get(q, "choices");
         const char **at = *choices + i * CHOICES;
-        (*questions)[i] = (lb_engine_question){
-            .text = text_or_null(q, "text"), .choices = at, .n_choices = (int)json_array_size(c)};
+        (*questions)[i] =
+            (lb_engine_question){.text = text_or_null(q, "text"), .choices = at, .n_choices = (int)json_array_size(c)};
         for (size_t k = 0; k < json_array_size(c) && k < CHOICES; k++)
             at[k] = json_string_value(json_array_get(c, k));
     }
@@ -315,8 +315,8 @@ static void send_plan(server *s, const lb_plan *plan) {
 
 static void send_memory(server *s) {
     char *text = lb_engine_memory_text(s->engine), *json = lb_engine_memory_json(s->engine);
-    send_message(s, json_pack("{s:s, s:o, s:o}", "type", "memory", "text", lb_wire_bytes(text), "json",
-                              lb_wire_bytes(json)));
+    send_message(
+        s, json_pack("{s:s, s:o, s:o}", "type", "memory", "text", lb_wire_bytes(text), "json", lb_wire_bytes(json)));
     free(text);
     free(json);
 }

@@ -25,8 +25,8 @@ struct lb_engine {
     lb_find *find; /* NULL: no detector */
     lb_tokenizer *tokenizer;
     lb_prompt_template *prompt_template;
-    lb_plan *plan; /* NULL: none */
-    char quantized[PATH_MAX]; /* the model in use where the plan has fewer bits */
+    lb_plan *plan;                    /* NULL: none */
+    char quantized[PATH_MAX];         /* the model in use where the plan has fewer bits */
     lb_device device[LB_DEVICES_MAX]; /* of the plan, to be asked what is used */
     size_t used[LB_DEVICES_MAX][LB_PHASE_COUNT];
     int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */

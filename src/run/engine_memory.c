@@ -24,9 +24,8 @@ static char *fullest_line(const char *label, int n) {
     return line;
 }
 
-static lb_status tokens_of(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template,
-                           const char *system, const lb_prompt_values *values, const int *tiles, lb_tokens *tokens,
-                           lb_error *error) {
+static lb_status tokens_of(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template, const char *system,
+                           const lb_prompt_values *values, const int *tiles, lb_tokens *tokens, lb_error *error) {
     lb_prompt prompt = {0};
     lb_status status = lb_prompt_fill(prompt_template, values, &prompt, error);
     if (status == LB_STATUS_OK)
@@ -43,9 +42,9 @@ lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_
     const char **lines = calloc((size_t)n, sizeof *lines);
     int *tiles = calloc((size_t)n, sizeof *tiles);
     char *line = longest_label ? fullest_line(longest_label, params->max_detections) : NULL;
-    lb_status status = lines && tiles && (line || !longest_label) ? LB_STATUS_OK
-                                                                  : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY,
-                                                                                 "no memory for the plan");
+    lb_status status = lines && tiles && (line || !longest_label)
+                           ? LB_STATUS_OK
+                           : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
     for (int i = 0; i < n && status == LB_STATUS_OK; i++) {
         lines[i] = line;
         tiles[i] = 1; /* one token of "a tile" for each frame: taken off again below */
@@ -141,9 +140,9 @@ char *lb_engine_memory_text(lb_engine *engine) {
     if (!engine->plan)
         return NULL;
     note_used(engine, lb_ledger_phase_now());
-    return lb_plan_comparison_text(engine->plan, (const size_t (*)[LB_PHASE_COUNT])engine->used);
+    return lb_plan_comparison_text(engine->plan, (const size_t(*)[LB_PHASE_COUNT])engine->used);
 }
 
 char *lb_engine_memory_json(lb_engine *engine) {
-    return engine->plan ? lb_plan_comparison_json(engine->plan, (const size_t (*)[LB_PHASE_COUNT])engine->used) : NULL;
+    return engine->plan ? lb_plan_comparison_json(engine->plan, (const size_t(*)[LB_PHASE_COUNT])engine->used) : NULL;
 }

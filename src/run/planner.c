@@ -16,9 +16,9 @@
 /* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 with
  * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). */
 enum {
-    CONTEXT_MIB = 527,   /* CUDA context */
-    WORKSPACE_MIB = 34,  /* cuBLAS handle and its workspace, for each backend that multiplies */
-    MARGIN_PERCENT = 2,  /* of the card, left free when no --vram is given */
+    CONTEXT_MIB = 527,  /* CUDA context */
+    WORKSPACE_MIB = 34, /* cuBLAS handle and its workspace, for each backend that multiplies */
+    MARGIN_PERCENT = 2, /* of the card, left free when no --vram is given */
     MARGIN_MIB = 256
 };
 #define MIB ((size_t)1 << 20)
@@ -34,8 +34,8 @@ struct lb_planner {
     bool measured;
 };
 
-/* The pools of ggml-cuda hold what products convert: the activations of one step in 16 bits, before and after the widest
- * product. Rounded up to the driver's 2 MiB. */
+/* The pools of ggml-cuda hold what products convert: the activations of one step in 16 bits, before and after the
+ * widest product. Rounded up to the driver's 2 MiB. */
 static size_t pool_bytes(const lb_planner *planner, int64_t rows, int64_t widest, int64_t width) {
     if (planner->device[0].is_cpu)
         return 0;
@@ -62,8 +62,8 @@ static void measure_context(lb_planner *planner) {
     }
     enum { N = 256 };
     ggml_backend_t backend = ggml_backend_dev_init(device->handle, NULL);
-    struct ggml_context *ctx = ggml_init((struct ggml_init_params){
-        .mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
+    struct ggml_context *ctx = ggml_init(
+        (struct ggml_init_params){.mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
     if (backend && ctx) {
         struct ggml_tensor *a = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, N, N), *b = ggml_dup_tensor(ctx, a);
         struct ggml_tensor *c = ggml_mul_mat(ctx, a, b);
@@ -85,8 +85,7 @@ static void measure_context(lb_planner *planner) {
            planner->workspace_bytes, planner->measured);
 }
 
-lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **out,
-                          lb_error *error) {
+lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **out, lb_error *error) {
     *out = NULL;
     lb_planner *planner = calloc(1, sizeof *planner);
     if (!planner)
@@ -100,8 +99,7 @@ lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *lo
     if (status == LB_STATUS_OK)
         status = lb_encoder_read_hparams(params->vlm.mmproj_path, &planner->vision, error);
     if (status == LB_STATUS_OK)
-        status =
-            lb_language_probe_open(&params->vlm, planner->device, planner->n_devices, &planner->language, error);
+        status = lb_language_probe_open(&params->vlm, planner->device, planner->n_devices, &planner->language, error);
     if (status == LB_STATUS_OK)
         measure_context(planner);
     if (status != LB_STATUS_OK)
@@ -197,7 +195,9 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
     *r = (lb_plan_request){
         .detector = detector,
         .crops_per_frame = detector ? params->max_detections : 0,
-        .frame_batch = params->detector_batch > 0 ? params->detector_batch : planner->device[0].is_cpu ? 1 : 8,
+        .frame_batch = params->detector_batch > 0  ? params->detector_batch
+                       : planner->device[0].is_cpu ? 1
+                                                   : 8,
         .n_devices = planner->n_devices,
         .allow = params->allow,
         .n_frames = planner->load.n_frames,
@@ -207,7 +207,9 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         .question_tokens = planner->load.question_tokens,
         .new_tokens = params->letter_only ? 0 : params->max_new_tokens,
         .n_layer = lb_language_probe_shape(planner->language)->n_layer,
-        .tile_batch = params->vlm.tile_batch > 0 ? params->vlm.tile_batch : planner->device[0].is_cpu ? 1 : 4,
+        .tile_batch = params->vlm.tile_batch > 0  ? params->vlm.tile_batch
+                      : planner->device[0].is_cpu ? 1
+                                                  : 4,
         .n_ubatch = params->vlm.n_ubatch > 0 ? params->vlm.n_ubatch : lb_vlm_default_params().n_ubatch,
         .n_parallel = params->vlm.n_parallel > 0 ? params->vlm.n_parallel : lb_vlm_default_params().n_parallel,
         .reuse = params->reuse,
@@ -248,8 +250,8 @@ lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
         return status;
     /* host memory: the clip that is answered and those made ready meanwhile; one video's embeddings */
     const size_t tile = (size_t)planner->vision.image_size * (size_t)planner->vision.image_size * 3;
-    const size_t clip = (size_t)planner->load.n_frames *
-                        (planner->load.frame_bytes + tile * (size_t)plan->choice.tiles_per_frame);
+    const size_t clip =
+        (size_t)planner->load.n_frames * (planner->load.frame_bytes + tile * (size_t)plan->choice.tiles_per_frame);
     plan->host_bytes[LB_COMPONENT_FRAMES] = clip * 4;
     plan->host_bytes[LB_COMPONENT_EMBEDDINGS] =
         (size_t)plan->n_tiles * (size_t)planner->vision.n_tokens * (size_t)planner->vision.n_out * sizeof(float);

@@ -16,10 +16,10 @@
 /* The work: the largest that any video of the run asks for. */
 typedef struct lb_plan_load {
     int n_frames;
-    int tiles_per_frame;                /* most, with the thumbnail */
-    int picture_width, picture_height;  /* of the detector's largest picture; 0: the largest that its file allows */
-    int text_tokens, question_tokens;   /* see lb_plan_request */
-    size_t frame_bytes;                 /* of the largest frame as decoded, for the host's memory */
+    int tiles_per_frame;               /* most, with the thumbnail */
+    int picture_width, picture_height; /* of the detector's largest picture; 0: the largest that its file allows */
+    int text_tokens, question_tokens;  /* see lb_plan_request */
+    size_t frame_bytes;                /* of the largest frame as decoded, for the host's memory */
 } lb_plan_load;
 
 typedef struct lb_planner lb_planner;

@@ -74,6 +74,7 @@ static void store(run *r, lb_journal_record *record) {
     record->video_path = q->video_path ? q->video_path : "";
     record->n_choices = q->n_choices;
     record->truth = q->answer;
+    record->adapted = r->child && r->work ? lb_child_get_state(r->child)->adapted : NULL;
     record->device_bytes = r->child ? (int64_t)lb_child_get_state(r->child)->reserved_bytes : -1;
     r->journal_status = lb_journal_append(r->journal, record, &r->journal_error);
     if (r->journal_status != LB_STATUS_OK)
@@ -108,9 +109,9 @@ typedef struct group_state {
     lb_engine_question *questions;
     size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
-    int deaths;  /* since the last answer */
+    int deaths;   /* since the last answer */
     bool starved; /* an answer came that says: out of memory */
-    int n_empty; /* the video's boxes without area */
+    int n_empty;  /* the video's boxes without area */
 } group_state;
 
 /* Whether another plan, with less memory, may be tried: only where there is one. */

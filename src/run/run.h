@@ -57,13 +57,13 @@ typedef struct lb_run_observer {
     void (*loaded)(const lb_child_state *state, void *user);                    /* first child ready */
     void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
                      const lb_child_state *state, double seconds, void *user);
-    void (*warning)(const char *message, void *user); /* a child died, say */
+    void (*warning)(const char *message, void *user);               /* a child died, say */
     void (*memory)(const char *text, const char *json, void *user); /* planned against measured, at the end */
     void *user;
 } lb_run_observer;
 
-/* The memory plan of a run, as a table and as JSON, from malloc, without loading a weight. Errors: DOES_NOT_FIT (both are
- * there all the same), faults of the questions file as in lb_run_answer, those of the models' headers. */
+/* The memory plan of a run, as a table and as JSON, from malloc, without loading a weight. Errors: DOES_NOT_FIT (both
+ * are there all the same), faults of the questions file as in lb_run_answer, those of the models' headers. */
 lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
                       lb_error *error);
 

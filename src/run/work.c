@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 enum {
-    LONGEST_MAX = 64, /* questions whose tokens are counted: the longest in bytes, which the longest in tokens is among */
+    LONGEST_MAX =
+        64, /* questions whose tokens are counted: the longest in bytes, which the longest in tokens is among */
     THREADS_MAX = 16
 };
 #define SURVEY_S 2.0 /* for all headers together */
@@ -54,8 +55,7 @@ static void see(survey *s, size_t i) {
     lb_tile_grid grid;
     if (lb_video_path(s->base, s->dataset->group[i].video_path, s->params->allow_outside, &path, &ignored) !=
             LB_STATUS_OK ||
-        lb_frames_probe(path, &s->params->clip.frames, &frames, &ignored) != LB_STATUS_OK)
-    {
+        lb_frames_probe(path, &s->params->clip.frames, &frames, &ignored) != LB_STATUS_OK) {
         free(path);
         return; /* it fails for itself later */
     }

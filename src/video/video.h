@@ -66,8 +66,8 @@ lb_status lb_frames_read(const char *path, const lb_frames_params *params, lb_fr
 /* Whether a file of that name is taken for a picture, by its ending. */
 bool lb_pictures_is_name(const char *name);
 
-/* Size, rate and length alone, as the file's header tells them: no frame is decoded, data stays NULL and the indices are
- * those that lb_frames_read would take. Of a folder of pictures the first is read. Errors: as above. */
+/* Size, rate and length alone, as the file's header tells them: no frame is decoded, data stays NULL and the indices
+ * are those that lb_frames_read would take. Of a folder of pictures the first is read. Errors: as above. */
 lb_status lb_frames_probe(const char *path, const lb_frames_params *params, lb_frames **frames, lb_error *error);
 
 lb_image_view lb_frames_view(const lb_frames *frames, int i);

@@ -72,8 +72,8 @@ static int place_of(const lb_vlm_layout *layout, int layer) {
 static void quantized(lb_gguf_tensor *t, int bits, bool is_output) {
     if (bits == 0 || (!is_matrix(t->name) && !is_output) || t->ne[1] == 1)
         return;
-    t->type = strcmp(t->name, "token_embd.weight") == 0 ? (int)GGML_TYPE_Q8_0
-                                                       : lb_quantize_type(bits, t->ne[0], is_output);
+    t->type =
+        strcmp(t->name, "token_embd.weight") == 0 ? (int)GGML_TYPE_Q8_0 : lb_quantize_type(bits, t->ne[0], is_output);
     t->n_bytes = ggml_row_size((enum ggml_type)t->type, t->ne[0]) * (size_t)t->ne[1];
 }
 

@@ -60,8 +60,8 @@ bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *
                (unsigned long long)info.st_mtim.tv_nsec;
     char file[NAME_MAX + 64];
     snprintf(file, sizeof file, "%s-lowbeam-%s-%08llx.gguf", name, bits == 8 ? "q8_0" : "q4_k", mark & 0xffffffffu);
-    const bool has_cache = cache_dir ? snprintf(cache, sizeof cache, "%s", cache_dir) > 0
-                                     : user_cache(cache, sizeof cache);
+    const bool has_cache =
+        cache_dir ? snprintf(cache, sizeof cache, "%s", cache_dir) > 0 : user_cache(cache, sizeof cache);
     const char *const where[] = {folder, has_cache ? cache : NULL};
     for (int i = 0; i < 2; i++) {
         if (!where[i])

@@ -37,7 +37,7 @@ typedef struct lb_vlm_layout {
     bool rest_vision_weights; /* so are its weights, which else wait in pinned host memory */
     bool rest_context;        /* KV cache and activations of the language model are gone while it does not work */
     int n_host_layers;        /* of the last layers the weights stay in pinned host memory and cross at each use */
-    int weight_bits;           /* 8 or 4: what a file quantized so would take; for measuring alone. 0: as the file is */
+    int weight_bits;          /* 8 or 4: what a file quantized so would take; for measuring alone. 0: as the file is */
     int vision_device;        /* place of the device that the encoder works on */
     int n_devices;            /* that the language model is spread over; 0: the first alone */
     int n_layers_on[LB_DEVICES_MAX]; /* layers on each; the output counts as one, behind the last. All 0: first alone */
