@@ -23,13 +23,17 @@
 #include <stdint.h>
 
 typedef struct lb_detector lb_detector;
+struct ggml_tensor;
 
 typedef struct lb_detector_params {
     lb_device device;
     int n_threads;   /* CPU backend; 0: as many as there are cores */
     int frame_batch; /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
-    bool gathers;    /* sample by gathers on the CPU too, as a GPU does: for comparison */
+    bool gathers;    /* by ggml's operations alone, on any device: for comparison */
+    bool exact;      /* f32 models on a GPU: products in f32 and not in tf32 */
 } lb_detector_params;
+
+size_t lb_detector_activation_bytes(const lb_detector *detector); /* of the last batch's shape */
 
 /* Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED (another kind of file; an operation that the device lacks), OUT_OF_MEMORY,
  * BACKEND. Memory on the device: the weights but for BERT's. */
@@ -65,6 +69,8 @@ typedef struct lb_detector_probe {
     void (*watch)(void *user, const char *name, const int64_t ne[4], const float *values);
     void *user;
     const int32_t *choice;
+    /* NULL, or called after each node, which then runs alone: seconds from its start until the device is idle. */
+    void (*timed)(void *user, const char *what, const struct ggml_tensor *node, double seconds);
 } lb_detector_probe;
 void lb_detector_set_probe(lb_detector *detector, const lb_detector_probe *probe); /* NULL: none */
 

@@ -103,6 +103,8 @@ def check_case(checks, models, args, kind, weights, name, work, options):
             checks.verdict(f"{what}: {key} is missing", float("inf"), limit)
             return
         a, b = ours[key], ref[key]
+        if key == "position" and len(a) * len(b) == len(b) != 1 and a.size * len(b) == b.size:
+            a = np.repeat(a, len(b), 0)  # one for all pictures of a batch that have the same size
         error = relative(a, b, mask)
         note = ""
         if error > limit and a.size == b.size:
