@@ -5,6 +5,13 @@
 
 #include "detector/ops.h"
 
+#include <string.h>
+
+/* A block's memory, as much as the launch gives it. */
+#ifndef LB_SHARED
+#define LB_SHARED(name) extern __shared__ float4 name[]
+#endif
+
 /* Four values at once. */
 struct lb_four {
     float x[4];
@@ -17,7 +24,9 @@ __device__ static inline lb_four load4(const float *from) {
 
 __device__ static inline lb_four load4(const __half *from) {
     const uint2 v = *(const uint2 *)from;
-    const float2 a = __half22float2(*(const __half2 *)&v.x), b = __half22float2(*(const __half2 *)&v.y);
+    __half2 half[2];
+    memcpy(half, &v, sizeof half);
+    const float2 a = __half22float2(half[0]), b = __half22float2(half[1]);
     return lb_four{{a.x, a.y, b.x, b.y}};
 }
 
@@ -26,10 +35,9 @@ __device__ static inline void store4(float *to, lb_four v) {
 }
 
 __device__ static inline void store4(__half *to, lb_four v) {
-    const __half2 a = __floats2half2_rn(v.x[0], v.x[1]), b = __floats2half2_rn(v.x[2], v.x[3]);
+    const __half2 half[2] = {__floats2half2_rn(v.x[0], v.x[1]), __floats2half2_rn(v.x[2], v.x[3])};
     uint2 both;
-    both.x = *(const unsigned *)&a;
-    both.y = *(const unsigned *)&b;
+    memcpy(&both, half, sizeof both);
     *(uint2 *)to = both;
 }
 
@@ -152,7 +160,7 @@ template <typename T, int D, int CHUNK>
 __global__ void __launch_bounds__(128)
     lb_windows_kernel(const T *qkv, const float *qkv_bias, const float *position_bias, T *out, lb_windows windows,
                       int n_heads, float scale) {
-    extern __shared__ float4 lb_shared[];
+    LB_SHARED(lb_shared);
     const int n = windows.window * windows.window, side = 2 * windows.window - 1, channels = n_heads * D;
     const int n_windows = lb_windows_across(windows) * lb_windows_down(windows);
     const int window = blockIdx.x % n_windows, head = blockIdx.y;

@@ -71,7 +71,7 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
         set_n_threads(detector->backend, params->n_threads);
         status = lb_gdino_load(detector->file, detector->backend, &detector->model, error);
     }
-    if (status == LB_STATUS_OK && !params->device.is_cpu && !params->gathers) {
+    if (status == LB_STATUS_OK && (!params->device.is_cpu || params->kernels) && !params->gathers) {
         const char *why;
         detector->cuda = lb_cuda_open(detector->model.level_embed->data, &why);
         if (why)

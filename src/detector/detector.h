@@ -30,6 +30,7 @@ typedef struct lb_detector_params {
     int n_threads;   /* CPU backend; 0: as many as there are cores */
     int frame_batch; /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
     bool gathers;    /* by ggml's operations alone, on any device: for comparison */
+    bool kernels;    /* the graph for our kernels on the CPU too: for tests that bring them */
     bool exact;      /* f32 models on a GPU: products in f32 and not in tf32 */
 } lb_detector_params;
 
