@@ -53,8 +53,11 @@ for name, model, limit, options in (("gpu-f32", args.f32, 1e-4, ["--exact"]), ("
                                     ("gpu-f16", args.f16, 5e-2, []), ("gpu-f16-ggml", args.f16, 1.0, ["--gathers"])):
     gpu = run(name, model, "--device", args.device, "--choice", choice, *options)
     failed |= gpu is None
-    for key in cpu if gpu else ():
-        a, b = np.asarray(gpu.get(key, np.zeros(0)), np.float64), np.asarray(cpu[key], np.float64)
+    if gpu and gpu.keys() != cpu.keys():
+        failed = True
+        print(f"FAIL {name}: intermediates of one side alone: {' '.join(sorted(gpu.keys() ^ cpu.keys()))}")
+    for key in sorted(cpu.keys() & gpu.keys()) if gpu else ():
+        a, b = np.asarray(gpu[key], np.float64), np.asarray(cpu[key], np.float64)
         error = np.linalg.norm(a - b) / np.linalg.norm(b) if a.shape == b.shape else float("inf")
         bad = not error <= limit
         failed |= bad

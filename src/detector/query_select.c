@@ -64,6 +64,7 @@ struct ggml_tensor *lb_gdino_scores(lb_gdino_graph *g, struct ggml_tensor *memor
     /* the largest of each row, as a pool of the row's length */
     struct ggml_tensor *best = ggml_pool_2d(ctx, ggml_reshape_3d(ctx, logits, n_text, n_tokens, n_batch),
                                             GGML_OP_POOL_MAX, (int)n_text, 1, (int)n_text, 1, 0, 0);
+    ggml_set_name(best, "best"); /* an output, as the one that is a view of it: ggml would name it by its number */
     return ggml_reshape_2d(ctx, best, n_tokens, n_batch);
 }
 
