@@ -34,5 +34,7 @@ else
     prefix=$(scripts/llama.sh "${options[@]}")
     arguments=("-DCMAKE_PREFIX_PATH=$prefix${given:+;$given}" -DLOWBEAM_BUNDLE_LLAMA=ON)
 fi
+# The cards that our own kernels are compiled for; without this CMake's list (cmake/cuda.cmake).
+[ $cuda = OFF ] || [ -z "${CUDA_ARCHS:-}" ] || arguments+=("-DCMAKE_CUDA_ARCHITECTURES=$(tr ', ' ';;' <<<"$CUDA_ARCHS")")
 step "configuring $folder" "$folder/log/configure.log" cmake -S . -B "$folder" "-DLOWBEAM_CUDA=$cuda" "${arguments[@]}" "$@"
 LOWBEAM_TAIL=80 step "building $folder" "$folder/log/build.log" cmake --build "$folder" --parallel "$(n_jobs 700000)"

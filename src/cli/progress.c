@@ -82,7 +82,7 @@ void lb_progress_planned(const lb_child_state *state, void *user) {
         const char *end = strchr(line, '\n');
         const int n = end ? (int)(end - line) : (int)strlen(line);
         if (strncmp(line, "  peak ", 7) == 0 || strncmp(line, "To fit: ", 8) == 0)
-            fprintf(stderr, "Memory plan: %.*s\n", line[0] == ' ' ? n - 2 : n, line[0] == ' ' ? line + 2 : line);
+            printf("Memory plan: %.*s\n", line[0] == ' ' ? n - 2 : n, line[0] == ' ' ? line + 2 : line);
         line = end ? end + 1 : line + n;
     }
 }

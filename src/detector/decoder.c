@@ -95,12 +95,11 @@ static struct ggml_tensor *decoder_layer(lb_gdino_graph *g, const lb_gdino_decod
     q = ggml_add(ctx, x, position);
     cur = lb_attention_apply(ctx, &layer->text_attn, n_heads, q, text, text, NULL);
     x = lb_norm_apply(ctx, &layer->text_attn_norm, ggml_add(ctx, cur, x), eps);
-    q = ggml_add(ctx, x, position);
-    cur = lb_deformable_apply(g, &layer->cross_attn, q, memory, keep, sampling);
-    x = lb_norm_apply(ctx, &layer->cross_attn_norm, ggml_add(ctx, cur, x), eps);
-    cur = ggml_relu(ctx, lb_linear_apply(ctx, &layer->fc1, x));
-    cur = ggml_add(ctx, lb_linear_apply(ctx, &layer->fc2, cur), x);
-    return lb_norm_apply(ctx, &layer->final_norm, cur, eps);
+    cur = lb_deformable_apply(g, &layer->cross_attn, lb_gdino_cast(g, x, position), memory, keep, x, sampling);
+    x = lb_gdino_norm(g, &layer->cross_attn_norm, cur, eps, GGML_TYPE_F32);
+    cur = lb_gdino_linear(g, &layer->fc1, x, LB_ACT_RELU, NULL, lb_gdino_act_type(g));
+    cur = lb_gdino_linear(g, &layer->fc2, cur, LB_ACT_NONE, x, GGML_TYPE_F32);
+    return lb_gdino_norm(g, &layer->final_norm, cur, eps, GGML_TYPE_F32);
 }
 
 void lb_gdino_decode(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_tensor *text,
@@ -111,6 +110,7 @@ void lb_gdino_decode(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_
     const sine_constants sine = make_sine_constants(g);
     struct ggml_tensor *const extent[2] = {valid_extent(g, 0), valid_extent(g, 1)};
     struct ggml_tensor *keep = lb_gdino_keep_mask(g);
+    memory = lb_gdino_cast(g, memory, NULL);
     struct ggml_tensor *x = ggml_repeat_4d(ctx, model->query_embed, hp->d_model, hp->num_queries, g->geometry->n, 1);
     for (int i = 0; i < hp->decoder_layers; i++) {
         const bool last = i + 1 == hp->decoder_layers;

@@ -1,12 +1,11 @@
 /* Multi-scale deformable attention (GroundingDinoMultiscaleDeformableAttention): each query and head takes P samples of
  * each level's values, between pixels by bilinear weights, zero beyond the edges (grid_sample, align_corners false).
- * Two ways, the same numbers: gathers and weighted sums of ggml's on any device; one function of ours on the CPU, which
- * writes nothing in between. */
+ * Two ways, the same numbers: gathers and weighted sums of ggml's on any device; an operation of ours (ops.h), which
+ * writes nothing in between, on the CPU and under CUDA. */
 #include "detector/model_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define FAR 1e5f /* pixels; levels are smaller, and f32 still holds every whole number and half there */
 
@@ -89,63 +88,6 @@ static struct ggml_tensor *sample_by_gathers(lb_gdino_graph *g, struct ggml_tens
     return ggml_reshape_3d(ctx, sum, d, n, n_batch);
 }
 
-/* The levels, as a tensor among the function's arguments: it outlives the graph's builder. I32, ne = [3, L]. */
-static struct ggml_tensor *level_table(lb_gdino_graph *g) {
-    const lb_gdino_geometry *geometry = g->geometry;
-    int32_t *values = malloc((size_t)geometry->n_levels * 3 * sizeof *values);
-    for (int i = 0; i < geometry->n_levels && values; i++) {
-        values[3 * i] = geometry->level[i].width;
-        values[3 * i + 1] = geometry->level[i].height;
-        values[3 * i + 2] = geometry->level[i].start;
-    }
-    return lb_gdino_constant(g, GGML_TYPE_I32, 3, geometry->n_levels, 1, 1, values);
-}
-
-/* Adds share times one sample of a level; value points at the head's first value of the level's first pixel. */
-static void add_sample(float *out, const float *value, int d_head, size_t stride, int width, int height, float x,
-                       float y, float share) {
-    if (!isfinite(x) || !isfinite(y)) {
-        out[0] = NAN; /* damaged weights: seen in the end */
-        return;
-    }
-    if (x <= -1.0f || x >= (float)width || y <= -1.0f || y >= (float)height)
-        return;
-    const int x0 = (int)floorf(x), y0 = (int)floorf(y);
-    const float fx = x - (float)x0, fy = y - (float)y0;
-    for (int i = 0; i < 4; i++) {
-        const int cx = x0 + i % 2, cy = y0 + i / 2;
-        if (cx < 0 || cx >= width || cy < 0 || cy >= height)
-            continue;
-        const float w = share * (i % 2 ? fx : 1.0f - fx) * (i / 2 ? fy : 1.0f - fy);
-        const float *from = value + ((size_t)cy * (size_t)width + (size_t)cx) * stride;
-        for (int k = 0; k < d_head; k++)
-            out[k] += w * from[k];
-    }
-}
-
-static void sample_on_cpu(struct ggml_tensor *dst, int thread, int n_threads, void *user) {
-    (void)user;
-    const struct ggml_tensor *value = dst->src[0], *x = dst->src[1], *y = dst->src[2], *weight = dst->src[3];
-    const int32_t *level = dst->src[4]->data;
-    const int64_t n_points = x->ne[0], n_levels = x->ne[1], n_heads = x->ne[2], total = x->ne[3];
-    const int64_t d = dst->ne[0], n = dst->ne[1], d_head = d / n_heads;
-    for (int64_t q = total * thread / n_threads; q < total * (thread + 1) / n_threads; q++) {
-        float *row = (float *)dst->data + q * d;
-        memset(row, 0, (size_t)d * sizeof *row);
-        const float *values = (const float *)value->data + q / n * value->ne[1] * d;
-        for (int64_t h = 0; h < n_heads; h++) {
-            for (int64_t l = 0; l < n_levels; l++) {
-                const float *first = values + level[3 * l + 2] * d + h * d_head;
-                const int64_t at = ((q * n_heads + h) * n_levels + l) * n_points;
-                for (int64_t p = at; p < at + n_points; p++)
-                    add_sample(row + h * d_head, first, (int)d_head, (size_t)d, level[3 * l], level[3 * l + 1],
-                               ((const float *)x->data)[p], ((const float *)y->data)[p],
-                               ((const float *)weight->data)[p]);
-            }
-        }
-    }
-}
-
 /* Offsets along one axis as places in pixels: ne = [P, L, H, n * B]. */
 static struct ggml_tensor *places(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *offsets,
                                   const lb_sampling *sampling, int axis) {
@@ -161,26 +103,27 @@ static struct ggml_tensor *places(lb_gdino_graph *g, const lb_deformable *layer,
 
 struct ggml_tensor *lb_deformable_apply(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *query,
                                         struct ggml_tensor *memory, struct ggml_tensor *keep,
-                                        const lb_sampling *sampling) {
+                                        struct ggml_tensor *residual, const lb_sampling *sampling) {
     struct ggml_context *ctx = g->ctx;
     const int64_t n = query->ne[1], n_batch = query->ne[2],
                   n_samples = (int64_t)layer->n_points * g->geometry->n_levels;
-    struct ggml_tensor *value = lb_linear_apply(ctx, &layer->value, memory);
-    if (keep)
-        value = ggml_mul(ctx, value, keep);
-    struct ggml_tensor *offsets = lb_linear_apply(ctx, &layer->sampling_offsets, query);
-    struct ggml_tensor *x = places(g, layer, offsets, sampling, 0), *y = places(g, layer, offsets, sampling, 1);
-    struct ggml_tensor *weight = lb_linear_apply(ctx, &layer->attention_weights, query);
-    /* as rows: ggml-cuda's softmax takes no more than 65535 along axis 2 */
-    weight = ggml_soft_max(ctx, ggml_reshape_2d(ctx, weight, n_samples, layer->n_heads * n * n_batch));
-    weight = ggml_reshape_4d(ctx, weight, layer->n_points, g->geometry->n_levels, layer->n_heads, n * n_batch);
+    const int64_t d_head = memory->ne[0] / layer->n_heads;
+    const bool own = lb_gdino_sample_fits(g, d_head);
+    const enum ggml_type act = own ? lb_gdino_act_type(g) : GGML_TYPE_F32;
+    struct ggml_tensor *value = lb_gdino_linear(g, &layer->value, memory, LB_ACT_NONE, NULL, act);
+    struct ggml_tensor *offsets = lb_gdino_linear(g, &layer->sampling_offsets, query, LB_ACT_NONE, NULL, GGML_TYPE_F32);
+    struct ggml_tensor *weight = lb_gdino_linear(g, &layer->attention_weights, query, LB_ACT_NONE, NULL, GGML_TYPE_F32);
     struct ggml_tensor *out;
-    if (g->on_cpu) {
-        struct ggml_tensor *args[] = {value, x, y, weight, level_table(g)};
-        out = ggml_custom_4d(ctx, GGML_TYPE_F32, value->ne[0], n, n_batch, 1, args, 5, sample_on_cpu, GGML_N_TASKS_MAX,
-                             NULL);
+    if (own) {
+        out = lb_gdino_sample(g, layer, value, offsets, weight, keep, sampling);
     } else {
+        if (keep)
+            value = ggml_mul(ctx, value, keep);
+        struct ggml_tensor *x = places(g, layer, offsets, sampling, 0), *y = places(g, layer, offsets, sampling, 1);
+        /* as rows: ggml-cuda's softmax takes no more than 65535 along axis 2 */
+        weight = ggml_soft_max(ctx, ggml_reshape_2d(ctx, weight, n_samples, layer->n_heads * n * n_batch));
+        weight = ggml_reshape_4d(ctx, weight, layer->n_points, g->geometry->n_levels, layer->n_heads, n * n_batch);
         out = sample_by_gathers(g, value, x, y, weight);
     }
-    return lb_linear_apply(ctx, &layer->out, out);
+    return lb_gdino_linear(g, &layer->out, out, LB_ACT_NONE, residual, GGML_TYPE_F32);
 }

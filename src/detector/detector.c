@@ -1,6 +1,7 @@
 #include "detector/detector.h"
 
 #include "base/error.h"
+#include "detector/cuda.h"
 #include "detector/model_internal.h"
 #include "detector/plan_internal.h"
 #include "nn/log.h"
@@ -15,8 +16,10 @@ struct lb_detector {
     lb_gguf *file; /* stays open: labels may be replaced */
     lb_device device;
     ggml_backend_t backend;
+    lb_cuda *cuda; /* NULL: no kernels of ours */
     lb_gdino_text text;
     lb_gdino_plan *plan; /* of the last batch's shape */
+    ggml_backend_buffer_t staging; /* of the last batch's pixels, where the device copies from fastest */
     lb_detector_params params;
     lb_detector_probe probe;
     float normal[3][256]; /* (value * (1 / 255) - mean) / std, by channel */
@@ -42,6 +45,57 @@ static void set_n_threads(ggml_backend_t backend, int n_threads) {
         set(backend, n_threads > 0 ? n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+size_t lb_detector_activation_bytes(const lb_detector *detector) {
+    return detector->plan ? lb_gdino_plan_bytes(detector->plan) : 0;
+}
+
+static lb_status open_backend(lb_detector *detector, lb_error *error) {
+    if (detector->backend)
+        return LB_STATUS_OK;
+    detector->backend = ggml_backend_dev_init(detector->device.handle, NULL);
+    if (!detector->backend)
+        return lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", detector->device.name,
+                            lb_nn_last_log_error());
+    set_n_threads(detector->backend, detector->params.n_threads);
+    return LB_STATUS_OK;
+}
+
+/* Everything on the device that a run needs, but for the plan. Does nothing when it is there. */
+static lb_status rise(lb_detector *detector, lb_error *error) {
+    const lb_detector_params *params = &detector->params;
+    lb_status status = open_backend(detector, error);
+    if (status == LB_STATUS_OK && params->rest_weights)
+        status = lb_weights_bring(detector->model.weights, detector->backend, error);
+    if (status == LB_STATUS_OK && !detector->cuda && (!params->device.is_cpu || params->kernels) && !params->gathers) {
+        const char *why;
+        ggml_backend_synchronize(detector->backend);
+        detector->cuda = lb_cuda_open(detector->model.level_embed->data, &why);
+        if (why)
+            status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", detector->device.name, why);
+    }
+    return status;
+}
+
+static void forget_plan(lb_detector *detector) {
+    lb_gdino_plan_free(detector->plan);
+    detector->plan = NULL;
+}
+
+void lb_detector_rest(lb_detector *detector) {
+    const lb_detector_params *params = &detector->params;
+    if (!params->rest_compute && !params->rest_weights)
+        return;
+    forget_plan(detector); /* it knows where the weights lay */
+    lb_cuda_close(detector->cuda);
+    detector->cuda = NULL;
+    if (params->rest_weights)
+        lb_weights_leave(detector->model.weights);
+    if (params->rest_compute && detector->backend) {
+        ggml_backend_free(detector->backend);
+        detector->backend = NULL;
+    }
+}
+
 lb_status lb_detector_open(const char *path, const lb_detector_params *params, lb_detector **out, lb_error *error) {
     *out = NULL;
     lb_detector *detector = calloc(1, sizeof *detector);
@@ -51,17 +105,18 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
     detector->device = params->device;
     if (detector->params.frame_batch <= 0)
         detector->params.frame_batch = params->device.is_cpu ? 1 : 8;
+    if (params->exact) /* cuBLAS multiplies f32 in tf32 unless it is told otherwise before CUDA starts */
+        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     lb_status status = lb_gguf_open(path, &detector->file, error);
-    if (status == LB_STATUS_OK) {
-        detector->backend = ggml_backend_dev_init(params->device.handle, NULL);
-        if (!detector->backend)
-            status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", params->device.name,
-                                  lb_nn_last_log_error());
-    }
-    if (status == LB_STATUS_OK) {
-        set_n_threads(detector->backend, params->n_threads);
-        status = lb_gdino_load(detector->file, detector->backend, &detector->model, error);
-    }
+    if (status == LB_STATUS_OK)
+        status = open_backend(detector, error);
+    if (status == LB_STATUS_OK)
+        status = lb_gdino_declare(detector->file, &detector->model, error);
+    if (status == LB_STATUS_OK)
+        status = params->rest_weights ? lb_weights_load_host(detector->model.weights, &detector->device,
+                                                             LB_COMPONENT_DETECTOR_WEIGHTS, error)
+                                      : lb_weights_load(detector->model.weights, detector->backend,
+                                                        LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status != LB_STATUS_OK) {
         lb_detector_free(detector);
         return status;
@@ -93,7 +148,11 @@ lb_status lb_detector_set_labels(lb_detector *detector, const int32_t *tokens, i
                                 "token %d of the labels is %d, the vocabulary has %d", i, (int)tokens[i],
                                 hp->bert.vocab_size);
     lb_gdino_text text = {0};
-    lb_status status = lb_gdino_load_bert(detector->file, detector->backend, &detector->model, error);
+    lb_status status = open_backend(detector, error);
+    if (status == LB_STATUS_OK)
+        status = lb_gdino_declare_bert(detector->file, &detector->model, error);
+    if (status == LB_STATUS_OK)
+        status = lb_weights_load(detector->model.bert.weights, detector->backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status == LB_STATUS_OK)
         status = lb_gdino_text_make(&detector->model, detector->backend, tokens, n, &detector->probe, &text, error);
     lb_weights_free(detector->model.bert.weights);
@@ -122,6 +181,25 @@ static void place(const lb_detector *detector, const lb_detector_picture *pictur
     }
 }
 
+/* The bytes as they are, in a picture that is padded with anything: the device knows each one's size. */
+static void place_bytes(const lb_detector_picture *picture, int width, uint8_t *out) {
+    const size_t row = (size_t)picture->width * 3;
+    for (int y = 0; y < picture->height; y++)
+        memcpy(out + (size_t)y * (size_t)width * 3, picture->rgb + (size_t)y * row, row);
+}
+
+/* Memory for a batch's pixels, kept for the next; NULL when there is none. */
+static void *staging(lb_detector *detector, size_t n_bytes) {
+    if (detector->staging && ggml_backend_buffer_get_size(detector->staging) >= n_bytes)
+        return ggml_backend_buffer_get_base(detector->staging);
+    ggml_backend_buffer_free(detector->staging);
+    ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(detector->device.handle);
+    detector->staging = type ? ggml_backend_buft_alloc_buffer(type, n_bytes) : NULL;
+    if (!detector->staging) /* no memory that is pinned */
+        detector->staging = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), n_bytes);
+    return detector->staging ? ggml_backend_buffer_get_base(detector->staging) : NULL;
+}
+
 static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pictures, int n, lb_error *error) {
     int *size = malloc((size_t)n * 2 * sizeof *size);
     if (!size)
@@ -133,7 +211,12 @@ static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pict
         lb_gdino_plan_free(detector->plan); /* first, or the two would have to fit beside each other */
         detector->plan = NULL;
         const lb_gdino_plan_options options = {.device = &detector->device,
-                                               .by_function = detector->device.is_cpu && !detector->params.gathers,
+                                               .way = detector->cuda                ? LB_GDINO_BY_CUDA
+                                                      : !detector->device.is_cpu    ? LB_GDINO_BY_GGML
+                                                      : detector->params.gathers    ? LB_GDINO_BY_GGML
+                                                                                    : LB_GDINO_BY_FUNCTION,
+                                               .cuda = detector->cuda,
+                                               .normal = detector->normal,
                                                .watch = detector->probe.watch != NULL};
         status = lb_gdino_plan_make(&detector->model, detector->backend, &detector->text, &options, size, n,
                                     &detector->plan, error);
@@ -151,19 +234,26 @@ static lb_status check_finite(const float *values, size_t n, const char *what, l
 
 static lb_status run_batch(lb_detector *detector, const lb_detector_picture *pictures, int n, float *logits,
                            float *boxes, lb_error *error) {
-    lb_status status = use_plan(detector, pictures, n, error);
+    lb_status status = rise(detector, error);
+    if (status == LB_STATUS_OK)
+        status = use_plan(detector, pictures, n, error);
     if (status != LB_STATUS_OK)
         return status;
     int width, height;
     lb_gdino_plan_pixels(detector->plan, &width, &height);
-    const size_t per_picture = (size_t)width * (size_t)height * 3;
-    float *pixels = calloc(per_picture * (size_t)n, sizeof *pixels);
+    const size_t per_picture = (size_t)width * (size_t)height * 3, n_bytes = lb_gdino_plan_pixel_bytes(detector->plan);
+    void *pixels = staging(detector, n_bytes);
     if (!pixels)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the pixels of %d pictures", n);
-    for (int i = 0; i < n; i++)
-        place(detector, &pictures[i], width, height, pixels + (size_t)i * per_picture);
+    if (!detector->cuda)
+        memset(pixels, 0, n_bytes);
+    for (int i = 0; i < n; i++) {
+        if (detector->cuda)
+            place_bytes(&pictures[i], width, (uint8_t *)pixels + (size_t)i * per_picture);
+        else
+            place(detector, &pictures[i], width, height, (float *)pixels + (size_t)i * per_picture);
+    }
     status = lb_gdino_plan_run(detector->plan, pixels, &detector->probe, logits, boxes, error);
-    free(pixels);
     const size_t n_queries = (size_t)n * (size_t)detector->model.hparams.num_queries;
     if (status == LB_STATUS_OK)
         status = check_finite(logits, n_queries * (size_t)detector->text.n, "class score", error);
@@ -202,7 +292,9 @@ void lb_detector_free(lb_detector *detector) {
     lb_gdino_plan_free(detector->plan);
     lb_gdino_text_free(&detector->text);
     lb_weights_free(detector->model.bert.weights);
+    lb_cuda_close(detector->cuda);
     lb_weights_free(detector->model.weights);
+    ggml_backend_buffer_free(detector->staging);
     if (detector->backend)
         ggml_backend_free(detector->backend);
     lb_gguf_close(detector->file);

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 typedef struct lb_detector lb_detector;
+struct ggml_tensor;
 
 typedef struct lb_detector_params {
     lb_device device;
@@ -30,8 +31,12 @@ typedef struct lb_detector_params {
     int frame_batch; /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
     bool rest_compute; /* lb_detector_rest gives back activations, and the backend with its pool */
     bool rest_weights; /* ... and the weights, which then wait in pinned host memory */
-    bool gathers;    /* sample by gathers on the CPU too, as a GPU does: for comparison */
+    bool gathers;    /* by ggml's operations alone, on any device: for comparison */
+    bool kernels;    /* the graph for our kernels on the CPU too: for tests that bring them */
+    bool exact;      /* f32 models on a GPU: products in f32 and not in tf32 */
 } lb_detector_params;
+
+size_t lb_detector_activation_bytes(const lb_detector *detector); /* of the last batch's shape */
 
 /* Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED (another kind of file; an operation that the device lacks), OUT_OF_MEMORY,
  * BACKEND. Memory on the device: the weights but for BERT's. */
@@ -61,12 +66,17 @@ typedef struct lb_detector_picture {
 lb_status lb_detector_run(lb_detector *detector, const lb_detector_picture *pictures, int n, float *logits,
                           float *boxes, lb_error *error);
 
+/* Between the videos: gives back to the device what params say may rest. Nothing is lost: the next run takes it again. */
+void lb_detector_rest(lb_detector *detector);
+
 /* For tests. watch: called after each batch with every named intermediate (model_internal.h's marks). choice: NULL or
  * [n_queries] a picture of the batch, taken instead of the best proposals. */
 typedef struct lb_detector_probe {
     void (*watch)(void *user, const char *name, const int64_t ne[4], const float *values);
     void *user;
     const int32_t *choice;
+    /* NULL, or called after each node, which then runs alone: seconds from its start until the device is idle. */
+    void (*timed)(void *user, const char *what, const struct ggml_tensor *node, double seconds);
 } lb_detector_probe;
 void lb_detector_set_probe(lb_detector *detector, const lb_detector_probe *probe); /* NULL: none */
 

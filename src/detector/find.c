@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "detector/measure_internal.h"
 #include "detector/model_internal.h"
 
 #include <stdio.h>
@@ -184,13 +185,26 @@ void lb_find_free(lb_find *f) {
 }
 
 void lb_find_rest(lb_find *f) {
-    (void)f;
+    lb_detector_rest(f->detector);
 }
 
 lb_status lb_find_measure(const char *path, const lb_find_params *params, int width, int height, int n,
                           lb_find_sizes *sizes, lb_error *error) {
-    (void)params; (void)width; (void)height; (void)n; (void)sizes;
-    return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: not yet", path);
+    *sizes = (lb_find_sizes){0};
+    lb_find *f = NULL;
+    int size[2];
+    lb_status status = read_file(path, params, &f, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    const lb_preprocess_params *p = &f->preprocess;
+    if (width > 0 && height > 0)
+        status = lb_preprocess_size(p, width, height, &size[0], &size[1], error);
+    else
+        size[0] = p->longest_edge, size[1] = p->shortest_edge;
+    if (status == LB_STATUS_OK)
+        status = lb_gdino_measure(path, &params->detector.device, f->labels->n_tokens, size, n, sizes, error);
+    lb_find_free(f);
+    return status;
 }
 
 lb_status lb_find_longest_label(const char *path, const char *labels_path, char *label, size_t n, lb_error *error) {

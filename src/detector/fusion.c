@@ -38,7 +38,8 @@ struct ggml_tensor *lb_gdino_project(lb_gdino_graph *g, struct ggml_tensor *cons
             columns = ggml_reshape_3d(ctx, columns, columns->ne[0], columns->ne[1] * columns->ne[2], geometry->n);
         }
         const lb_linear kernel = {ggml_reshape_2d(ctx, model->proj_w[i], columns->ne[0], d), model->proj_b[i]};
-        x = to_planes(ctx, lb_linear_apply(ctx, &kernel, columns), &geometry->level[i]);
+        x = lb_gdino_linear(g, &kernel, columns, LB_ACT_NONE, NULL, GGML_TYPE_F32);
+        x = to_planes(ctx, x, &geometry->level[i]);
         x = group_norm(ctx, &model->proj_norm[i], x);
         all = all ? ggml_concat(ctx, all, x, 1) : x;
     }
@@ -46,11 +47,11 @@ struct ggml_tensor *lb_gdino_project(lb_gdino_graph *g, struct ggml_tensor *cons
 }
 
 /* GroundingDinoSinePositionEmbedding along one axis: (i + 1) / (valid + 1e-6) * 2 pi over the frequencies, sine and
- * cosine in turn. ne = [d / 2, n] for each image. What lies in the padding gets other values than in the reference;
+ * cosine in turn. ne = [d / 2, n] for each kind of image. What lies in the padding gets other values than in the reference;
  * nothing that is not padding depends on them. */
 static struct ggml_tensor *axis_embedding(lb_gdino_graph *g, int level, int axis) {
     const lb_gdino_geometry *geometry = g->geometry;
-    const int half = g->model->hparams.d_model / 2, n_images = geometry->n;
+    const int half = g->model->hparams.d_model / 2, n_images = lb_gdino_n_kinds(geometry);
     const int n = axis == 0 ? geometry->level[level].width : geometry->level[level].height;
     const double temperature = (double)g->model->hparams.positional_embedding_temperature;
     float *values = malloc((size_t)half * (size_t)n * (size_t)n_images * sizeof *values), *at = values;
@@ -68,31 +69,32 @@ static struct ggml_tensor *axis_embedding(lb_gdino_graph *g, int level, int axis
                      : lb_gdino_constant(g, GGML_TYPE_F32, half, 1, n, n_images, values);
 }
 
-/* Position embeddings, y before x, with the level's own added: ne = [d, S, B]. */
+/* Position embeddings, y before x, with the level's own added: ne = [d, S, B], or [d, S, 1] for all pictures. */
 static struct ggml_tensor *position_embeddings(lb_gdino_graph *g) {
     struct ggml_context *ctx = g->ctx;
     const lb_gdino_geometry *geometry = g->geometry;
     struct ggml_tensor *level_embed = g->model->level_embed, *all = NULL;
-    const int64_t d = level_embed->ne[0];
+    const int64_t d = level_embed->ne[0], n = lb_gdino_n_kinds(geometry);
     for (int i = 0; i < geometry->n_levels; i++) {
         const int w = geometry->level[i].width, h = geometry->level[i].height;
-        struct ggml_tensor *y = ggml_repeat_4d(ctx, axis_embedding(g, i, 1), d / 2, w, h, geometry->n);
-        struct ggml_tensor *x = ggml_repeat_4d(ctx, axis_embedding(g, i, 0), d / 2, w, h, geometry->n);
+        struct ggml_tensor *y = ggml_repeat_4d(ctx, axis_embedding(g, i, 1), d / 2, w, h, n);
+        struct ggml_tensor *x = ggml_repeat_4d(ctx, axis_embedding(g, i, 0), d / 2, w, h, n);
         struct ggml_tensor *pos = ggml_concat(ctx, y, x, 0);
         pos = ggml_add(ctx, pos, ggml_view_1d(ctx, level_embed, d, (size_t)i * level_embed->nb[1]));
-        pos = ggml_reshape_3d(ctx, pos, d, (int64_t)w * h, geometry->n);
+        pos = ggml_reshape_3d(ctx, pos, d, (int64_t)w * h, n);
         all = all ? ggml_concat(ctx, all, pos, 1) : pos;
     }
     return lb_gdino_mark(g, all, "position", 0);
 }
 
 /* get_reference_points, in pixels of each level less a half: where the samples of every token start.
- * ne = [1, L, 1, S * B] */
+ * ne = [1, L, 1, S * B], or [1, L, 1, S] for all pictures. */
 static struct ggml_tensor *reference_points(lb_gdino_graph *g, int axis) {
     const lb_gdino_geometry *geometry = g->geometry;
-    const size_t n_levels = (size_t)geometry->n_levels, n = (size_t)geometry->n_tokens * (size_t)geometry->n;
+    const int n_images = lb_gdino_n_kinds(geometry);
+    const size_t n_levels = (size_t)geometry->n_levels, n = (size_t)geometry->n_tokens * (size_t)n_images;
     float *values = malloc(n_levels * n * sizeof *values), *at = values;
-    for (int image = 0; image < geometry->n && values; image++) {
+    for (int image = 0; image < n_images && values; image++) {
         float ratio[LB_GDINO_LEVELS_MAX], extent[LB_GDINO_LEVELS_MAX];
         for (int i = 0; i < geometry->n_levels; i++) {
             extent[i] = (float)(axis == 0 ? geometry->level[i].width : geometry->level[i].height);
@@ -163,7 +165,7 @@ static void fuse(lb_gdino_graph *g, const lb_gdino_encoder_layer *layer, struct 
     const int64_t n_heads = hp->encoder_attention_heads / 2, embed = hp->encoder_ffn_dim / 2, d_head = embed / n_heads;
     const int64_t d = hp->d_model, n_text = g->n_text, n_tokens = g->geometry->n_tokens, n = g->geometry->n;
     const float scale = 1.0f / sqrtf((float)d_head);
-    struct ggml_tensor *v = lb_norm_apply(ctx, &layer->fusion_vision_norm, *vision, hp->layer_norm_eps);
+    struct ggml_tensor *v = lb_gdino_norm(g, &layer->fusion_vision_norm, *vision, hp->layer_norm_eps, GGML_TYPE_F32);
     struct ggml_tensor *t = lb_norm_apply(ctx, &layer->fusion_text_norm, *text, hp->layer_norm_eps);
 
     struct ggml_tensor *key = heads(ctx, lb_linear_apply(ctx, &layer->text_proj, t), n_heads);
@@ -220,7 +222,6 @@ static struct ggml_tensor *enhance_text(lb_gdino_graph *g, const lb_gdino_encode
 
 void lb_gdino_encode(lb_gdino_graph *g, const lb_gdino_text_constants *text_constants, struct ggml_tensor **vision,
                      struct ggml_tensor **text) {
-    struct ggml_context *ctx = g->ctx;
     const lb_gdino_hparams *hp = &g->model->hparams;
     struct ggml_tensor *position = position_embeddings(g), *keep = lb_gdino_keep_mask(g);
     struct ggml_tensor *padding = padding_mask(g, keep);
@@ -232,13 +233,13 @@ void lb_gdino_encode(lb_gdino_graph *g, const lb_gdino_text_constants *text_cons
         lb_gdino_mark(g, *text, "fusion_text_%d", i);
         *text = lb_gdino_mark(g, enhance_text(g, layer, text_constants, *text), "encoder_text_%d", i);
 
-        struct ggml_tensor *x = *vision;
+        struct ggml_tensor *x = *vision, *query = lb_gdino_cast(g, x, position);
         struct ggml_tensor *cur =
-            lb_deformable_apply(g, &layer->self_attn, ggml_add(ctx, x, position), x, keep, &sampling);
-        x = lb_norm_apply(ctx, &layer->self_attn_norm, ggml_add(ctx, cur, x), hp->layer_norm_eps);
-        cur = ggml_relu(ctx, lb_linear_apply(ctx, &layer->fc1, x));
-        cur = ggml_add(ctx, lb_linear_apply(ctx, &layer->fc2, cur), x);
-        *vision =
-            lb_gdino_mark(g, lb_norm_apply(ctx, &layer->final_norm, cur, hp->layer_norm_eps), "encoder_vision_%d", i);
+            lb_deformable_apply(g, &layer->self_attn, query, lb_gdino_cast(g, x, NULL), keep, x, &sampling);
+        x = lb_gdino_norm(g, &layer->self_attn_norm, cur, hp->layer_norm_eps, GGML_TYPE_F32);
+        cur = lb_gdino_linear(g, &layer->fc1, x, LB_ACT_RELU, NULL, lb_gdino_act_type(g));
+        cur = lb_gdino_linear(g, &layer->fc2, cur, LB_ACT_NONE, x, GGML_TYPE_F32);
+        x = lb_gdino_norm(g, &layer->final_norm, cur, hp->layer_norm_eps, GGML_TYPE_F32);
+        *vision = lb_gdino_mark(g, x, "encoder_vision_%d", i);
     }
 }

@@ -51,6 +51,10 @@ lb_status lb_gdino_geometry_make(const lb_gdino_hparams *hp, const int *size, in
     return LB_STATUS_OK;
 }
 
+int lb_gdino_n_kinds(const lb_gdino_geometry *geometry) {
+    return geometry->padded ? geometry->n : 1;
+}
+
 /* The mask of pixels is brought to the level's size by torch's nearest interpolation; in f32, as there. */
 int lb_gdino_valid(const lb_gdino_geometry *geometry, int level, int image, int axis) {
     const int n_pixels = axis == 0 ? geometry->width : geometry->height;

@@ -1,6 +1,7 @@
 #include "detector/model_internal.h"
 
 #include "base/error.h"
+#include "detector/cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,10 @@ void lb_gdino_graph_end(lb_gdino_graph *g) {
     for (int i = 0; g->constants && i < g->n_constants; i++)
         free(g->constants[i].values);
     free(g->constants);
+    for (int i = 0; g->ops && i < g->n_ops; i++)
+        lb_cuda_release(&g->ops[i]);
+    free(g->ops);
+    g->ops = NULL;
     ggml_free(g->constant_ctx);
     ggml_free(g->ctx);
     g->constants = NULL;

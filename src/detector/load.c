@@ -287,7 +287,7 @@ static void add_decoder(declaration *d, lb_gdino_model *model) {
     model->reference_points_head = mlp_head(d, "model.decoder.reference_points_head", 2, 2 * n, n, n);
 }
 
-lb_status lb_gdino_load(const lb_gguf *file, ggml_backend_t backend, lb_gdino_model *model, lb_error *error) {
+lb_status lb_gdino_declare(const lb_gguf *file, lb_gdino_model *model, lb_error *error) {
     declaration d = {.file = file, .error = error};
     d.status = lb_gdino_read_hparams(file, &model->hparams, error);
     if (d.status == LB_STATUS_OK)
@@ -299,12 +299,10 @@ lb_status lb_gdino_load(const lb_gguf *file, ggml_backend_t backend, lb_gdino_mo
     add_projections(&d, model);
     add_encoder(&d, model);
     add_decoder(&d, model);
-    if (d.status != LB_STATUS_OK)
-        return d.status;
-    return lb_weights_load(model->weights, backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
+    return d.status;
 }
 
-lb_status lb_gdino_load_bert(const lb_gguf *file, ggml_backend_t backend, lb_gdino_model *model, lb_error *error) {
+lb_status lb_gdino_declare_bert(const lb_gguf *file, lb_gdino_model *model, lb_error *error) {
     static const char *const qkv[3] = {"query", "key", "value"};
     const lb_bert_hparams *hp = &model->hparams.bert;
     const int64_t n = hp->hidden_size;
@@ -332,7 +330,5 @@ lb_status lb_gdino_load_bert(const lb_gguf *file, ggml_backend_t backend, lb_gdi
         layer->output_norm = norm(&d, at, "output.LayerNorm", n);
     }
     bert->projection = linear(&d, "model.", "text_projection", n, model->hparams.d_model);
-    if (d.status == LB_STATUS_OK)
-        d.status = lb_weights_load(bert->weights, backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     return d.status;
 }

@@ -8,6 +8,7 @@
 #ifndef LB_DETECTOR_MODEL_INTERNAL_H
 #define LB_DETECTOR_MODEL_INTERNAL_H
 
+#include "detector/ops.h"
 #include "nn/weights.h"
 
 #include <ggml-alloc.h>
@@ -143,8 +144,9 @@ typedef struct lb_gdino_model {
 
 /* load.c. Errors: FORMAT, naming file and key or tensor; UNSUPPORTED; OUT_OF_MEMORY. */
 lb_status lb_gdino_read_hparams(const lb_gguf *file, lb_gdino_hparams *hparams, lb_error *error);
-lb_status lb_gdino_load(const lb_gguf *file, ggml_backend_t backend, lb_gdino_model *model, lb_error *error);
-lb_status lb_gdino_load_bert(const lb_gguf *file, ggml_backend_t backend, lb_gdino_model *model, lb_error *error);
+/* All weights but the text encoder's, or those alone, to be loaded by nn/weights.h's calls. */
+lb_status lb_gdino_declare(const lb_gguf *file, lb_gdino_model *model, lb_error *error);
+lb_status lb_gdino_declare_bert(const lb_gguf *file, lb_gdino_model *model, lb_error *error);
 
 /* What the host computes for a batch of one shape, uploaded once: geometry.c. */
 typedef struct lb_gdino_level {
@@ -161,6 +163,13 @@ typedef struct lb_gdino_geometry {
     int map_width[LB_GDINO_STAGES_MAX], map_height[LB_GDINO_STAGES_MAX]; /* of each Swin stage */
 } lb_gdino_geometry;
 
+/* What the composite steps are made of. */
+typedef enum lb_gdino_way {
+    LB_GDINO_BY_GGML,     /* ggml's operations alone: any device */
+    LB_GDINO_BY_FUNCTION, /* on the CPU, functions of ours for windows and samples */
+    LB_GDINO_BY_CUDA,     /* kernels of ours, f16 between products where the weights are */
+} lb_gdino_way;
+
 /* A graph under construction with its constant inputs. */
 typedef struct lb_gdino_graph {
     const lb_gdino_model *model;
@@ -170,8 +179,11 @@ typedef struct lb_gdino_graph {
     struct lb_gdino_constant *constants;
     int n_constants;
     struct ggml_cgraph *graph;
-    int n_text;  /* T */
-    bool on_cpu; /* sampling by a function of ours instead of gathers */
+    int n_text; /* T */
+    lb_gdino_way way;
+    bool half;   /* BY_CUDA: what goes into products is f16 */
+    lb_op *ops;  /* in no order; they live as long as the graph */
+    int n_ops;
     bool watch;  /* keep the named intermediates: tests compare them */
     bool failed; /* memory for a constant was short */
 } lb_gdino_graph;
@@ -206,6 +218,34 @@ struct ggml_tensor *lb_attention_apply(struct ggml_context *ctx, const lb_attent
 struct ggml_tensor *lb_attend(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
                               struct ggml_tensor *v, struct ggml_tensor *mask, float scale);
 
+struct lb_sampling;
+/* ops.c: an operation of ours, or ggml's that do the same. type: what the result is wanted in; BY_CUDA alone knows f16
+ * (lb_gdino_act_type). Results have no axis 3. */
+enum ggml_type lb_gdino_act_type(const lb_gdino_graph *g);
+/* act(w x + b) + residual */
+struct ggml_tensor *lb_gdino_linear(lb_gdino_graph *g, const lb_linear *layer, struct ggml_tensor *x, lb_act act,
+                                    struct ggml_tensor *residual, enum ggml_type type);
+struct ggml_tensor *lb_gdino_norm(lb_gdino_graph *g, const lb_norm *norm, struct ggml_tensor *x, float eps,
+                                  enum ggml_type type);
+/* x, or x + y, as products take it; y: NULL or with fewer pictures than x, then repeated */
+struct ggml_tensor *lb_gdino_cast(lb_gdino_graph *g, struct ggml_tensor *x, struct ggml_tensor *y);
+/* BY_CUDA alone: four neighbours joined and normalised, see swin.c */
+struct ggml_tensor *lb_gdino_merge_norm(lb_gdino_graph *g, const lb_norm *norm, struct ggml_tensor *x, int width,
+                                        int height, float eps);
+/* Whether the two below can be used. */
+bool lb_gdino_windows_fit(const lb_gdino_graph *g, int64_t d_head);
+bool lb_gdino_sample_fits(const lb_gdino_graph *g, int64_t d_head);
+/* qkv: ne = [3 C, width * height, B]; out: ne = [C, width * height, B] */
+struct ggml_tensor *lb_gdino_windows(lb_gdino_graph *g, const lb_swin_block *block, struct ggml_tensor *qkv,
+                                     int n_heads, lb_windows windows);
+struct ggml_tensor *lb_gdino_sample(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *value,
+                                    struct ggml_tensor *offsets, struct ggml_tensor *weights, struct ggml_tensor *keep,
+                                    const struct lb_sampling *sampling);
+/* BY_CUDA alone. bytes: I8, ne = [3 width, height, B]; table: f32, ne = [256, 3]; sizes: I32, ne = [2, B].
+ * out: ne = [3 patch^2 (x fastest, then y, channel), patches, B] */
+struct ggml_tensor *lb_gdino_patches(lb_gdino_graph *g, struct ggml_tensor *bytes, struct ggml_tensor *table,
+                                     struct ggml_tensor *sizes, int patch);
+
 /* text_encoder.c. mask [n][n]: 1 where token i sees token j; position [n]: restarted at each phrase. special: ids of
  * [CLS], [SEP], '.' and '?'. */
 void lb_gdino_phrases(const int32_t *tokens, int n, const int32_t special[4], uint8_t *mask, int32_t *position);
@@ -217,9 +257,11 @@ lb_status lb_gdino_geometry_make(const lb_gdino_hparams *hparams, const int *siz
                                  lb_error *error);
 /* Columns (axis 0) or rows (axis 1) of level that belong to image i, the rest is padding. */
 int lb_gdino_valid(const lb_gdino_geometry *geometry, int level, int image, int axis);
+/* Pictures of the batch that places are computed for: one where all have the same size. */
+int lb_gdino_n_kinds(const lb_gdino_geometry *geometry);
 
-/* swin.c. pixels: f32, ne = [width, height, 3, B], normalised, padded with zeros to whole patches.
- * map[i]: ne = [C, width * height, B] of the i-th out index, normalised. */
+/* swin.c. pixels: f32, ne = [width, height, 3, B], normalised, padded with zeros to whole patches; or, BY_CUDA, the
+ * patches of lb_gdino_patches. map[i]: ne = [C, width * height, B] of the i-th out index, normalised. */
 void lb_swin(lb_gdino_graph *g, struct ggml_tensor *pixels, struct ggml_tensor *map[LB_GDINO_STAGES_MAX]);
 
 /* fusion.c. vision: ne = [d, S, B], text: ne = [d, T, B]; both replaced by the encoder's output. */
@@ -233,13 +275,14 @@ void lb_gdino_encode(lb_gdino_graph *g, const lb_gdino_text_constants *text_cons
 
 /* deformable.c. query: ne = [d, n, B], position embeddings added; memory: ne = [d, S, B]; keep: NULL or ne = [1, S, B],
  * 0 at padding. origin, scale: ne = [1, L, 1, n * B] or broadcastable; a sample lies at origin + scale * offset in
- * pixels of its level, the middle of the first pixel being 0. scale NULL: 1. out: ne = [d, n, B] */
+ * pixels of its level, the middle of the first pixel being 0. scale NULL: 1. query and memory in what
+ * lb_gdino_cast gives, or f32. out: ne = [d, n, B], residual added */
 typedef struct lb_sampling {
     struct ggml_tensor *origin[2], *scale[2]; /* x, y */
 } lb_sampling;
 struct ggml_tensor *lb_deformable_apply(lb_gdino_graph *g, const lb_deformable *layer, struct ggml_tensor *query,
                                         struct ggml_tensor *memory, struct ggml_tensor *keep,
-                                        const lb_sampling *sampling);
+                                        struct ggml_tensor *residual, const lb_sampling *sampling);
 struct ggml_tensor *lb_gdino_keep_mask(lb_gdino_graph *g);
 
 /* query_select.c. Graph: memory ne = [d, S, B], text ne = [d, T, B] -> scores ne = [S, B], the largest class logit. */

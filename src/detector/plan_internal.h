@@ -23,8 +23,11 @@ typedef struct lb_gdino_plan lb_gdino_plan;
 
 typedef struct lb_gdino_plan_options {
     const lb_device *device;
-    bool by_function; /* sample by a function of ours: the CPU alone can */
+    lb_gdino_way way;
+    struct lb_cuda *cuda;          /* BY_CUDA, else NULL */
+    const float (*normal)[256];    /* [3]: 8-bit values normalised, by channel */
     bool watch;
+    bool measure; /* nothing is allocated (backend NULL): lb_gdino_plan_bytes tells what would be */
 } lb_gdino_plan_options;
 
 /* size: [n][2], width and height. model and text must outlive the plan. */
@@ -33,9 +36,11 @@ lb_status lb_gdino_plan_make(const lb_gdino_model *model, ggml_backend_t backend
                              lb_error *error);
 bool lb_gdino_plan_fits(const lb_gdino_plan *plan, const int *size, int n);
 void lb_gdino_plan_pixels(const lb_gdino_plan *plan, int *width, int *height); /* a whole number of patches */
-/* pixels: [n][3][height][width]. */
-lb_status lb_gdino_plan_run(lb_gdino_plan *plan, const float *pixels, const lb_detector_probe *probe, float *logits,
+/* pixels: f32 [n][3][height][width], normalised; BY_CUDA 8-bit [n][height][width][3]. */
+size_t lb_gdino_plan_pixel_bytes(const lb_gdino_plan *plan);
+lb_status lb_gdino_plan_run(lb_gdino_plan *plan, const void *pixels, const lb_detector_probe *probe, float *logits,
                             float *boxes, lb_error *error);
+size_t lb_gdino_plan_bytes(const lb_gdino_plan *plan); /* activations, constants and workspaces on the device */
 void lb_gdino_plan_free(lb_gdino_plan *plan);
 
 /* Calls the probe with every marked tensor of a graph that has run. Errors: OUT_OF_MEMORY. */

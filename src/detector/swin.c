@@ -8,17 +8,22 @@
 /* nn.LayerNorm's own default: the patch embedding's, patch merging's and the maps' norms do not take the config's. */
 #define TORCH_EPS 1e-5f
 
-/* in: ne = [W, H, 3, B]; out: ne = [embed_dim, W / patch * H / patch, B] */
+/* in: ne = [W, H, 3, B], or patches already; out: ne = [embed_dim, W / patch * H / patch, B] */
 static struct ggml_tensor *embed_patches(lb_gdino_graph *g, struct ggml_tensor *pixels) {
     struct ggml_context *ctx = g->ctx;
     const lb_gdino_model *model = g->model;
     const int64_t p = model->hparams.swin.patch_size, w = pixels->ne[0] / p, h = pixels->ne[1] / p, n = pixels->ne[3];
+    const lb_linear kernel = {ggml_reshape_2d(ctx, model->patch.w, p * p * 3, model->hparams.swin.embed_dim),
+                              model->patch.b};
+    if (g->way == LB_GDINO_BY_CUDA) {
+        struct ggml_tensor *x = lb_gdino_linear(g, &kernel, pixels, LB_ACT_NONE, NULL, GGML_TYPE_F32);
+        return lb_gdino_norm(g, &model->patch_norm, x, TORCH_EPS, GGML_TYPE_F32);
+    }
     struct ggml_tensor *x = ggml_reshape_4d(ctx, pixels, p, w, p, h * 3 * n);
     x = ggml_cont(ctx, ggml_permute(ctx, x, 0, 2, 1, 3)); /* ne = [p (x), p (y), w, h * 3 * n] */
     x = ggml_reshape_4d(ctx, x, p * p, w * h, 3, n);
     x = ggml_cont(ctx, ggml_permute(ctx, x, 0, 2, 1, 3)); /* ne = [p * p, 3, w * h, n] */
     x = ggml_reshape_3d(ctx, x, p * p * 3, w * h, n);
-    lb_linear kernel = {ggml_reshape_2d(ctx, model->patch.w, p * p * 3, model->hparams.swin.embed_dim), model->patch.b};
     return lb_norm_apply(ctx, &model->patch_norm, lb_linear_apply(ctx, &kernel, x), TORCH_EPS);
 }
 
@@ -82,8 +87,20 @@ static struct ggml_tensor *reverse(struct ggml_context *ctx, struct ggml_tensor 
     return ggml_reshape_4d(ctx, x, c, width, height, n);
 }
 
+/* The same with windows, shift and padding by index: rows of the map stay where they are. Padding to whole windows is
+ * zeros after the norm: there query, key and value are the layer's bias, which the operation puts in. */
+static struct ggml_tensor *attention_in_place(lb_gdino_graph *g, const lb_swin_block *block, int n_heads, int width,
+                                              int height, int shift, struct ggml_tensor *x) {
+    const lb_swin_hparams *hp = &g->model->hparams.swin;
+    const enum ggml_type act = lb_gdino_act_type(g);
+    struct ggml_tensor *cur = lb_gdino_norm(g, &block->before, x, hp->layer_norm_eps, act);
+    cur = lb_gdino_linear(g, &block->qkv, cur, LB_ACT_NONE, NULL, act);
+    cur = lb_gdino_windows(g, block, cur, n_heads, (lb_windows){width, height, hp->window_size, shift});
+    return lb_gdino_linear(g, &block->out, cur, LB_ACT_NONE, x, GGML_TYPE_F32);
+}
+
 /* SwinLayer. x: ne = [C, width * height, B]. Padding to whole windows is zeros after the norm, and is attended to. */
-static struct ggml_tensor *swin_block(lb_gdino_graph *g, const lb_swin_block *block, int n_heads, int width, int height,
+static struct ggml_tensor *attention_by_ggml(lb_gdino_graph *g, const lb_swin_block *block, int n_heads, int width, int height,
                                       int shift, struct ggml_tensor *mask, struct ggml_tensor *x) {
     struct ggml_context *ctx = g->ctx;
     const lb_swin_hparams *hp = &g->model->hparams.swin;
@@ -101,16 +118,25 @@ static struct ggml_tensor *swin_block(lb_gdino_graph *g, const lb_swin_block *bl
         cur = ggml_roll(ctx, cur, 0, shift, shift, 0);
     if (right || bottom)
         cur = ggml_cont(ctx, ggml_view_4d(ctx, cur, c, width, height, n, cur->nb[1], cur->nb[2], cur->nb[3], 0));
-    x = ggml_add(ctx, ggml_reshape_3d(ctx, cur, c, (int64_t)width * height, n), x);
-    cur = lb_norm_apply(ctx, &block->after, x, hp->layer_norm_eps);
-    cur = ggml_gelu_erf(ctx, lb_linear_apply(ctx, &block->up, cur));
-    return ggml_add(ctx, lb_linear_apply(ctx, &block->down, cur), x);
+    return ggml_add(ctx, ggml_reshape_3d(ctx, cur, c, (int64_t)width * height, n), x);
+}
+
+static struct ggml_tensor *mlp(lb_gdino_graph *g, const lb_swin_block *block, struct ggml_tensor *x) {
+    const enum ggml_type act = lb_gdino_act_type(g);
+    struct ggml_tensor *cur = lb_gdino_norm(g, &block->after, x, g->model->hparams.swin.layer_norm_eps, act);
+    cur = lb_gdino_linear(g, &block->up, cur, LB_ACT_GELU, NULL, act);
+    return lb_gdino_linear(g, &block->down, cur, LB_ACT_NONE, x, GGML_TYPE_F32);
 }
 
 /* SwinPatchMerging: four neighbours become one, of a column first the upper, then the lower.
  * in: ne = [C, width * height, B]; out: ne = [2 C, (width + 1) / 2 * (height + 1) / 2, B] */
-static struct ggml_tensor *merge_patches(struct ggml_context *ctx, const lb_swin_stage *stage, int width, int height,
+static struct ggml_tensor *merge_patches(lb_gdino_graph *g, const lb_swin_stage *stage, int width, int height,
                                          struct ggml_tensor *x) {
+    struct ggml_context *ctx = g->ctx;
+    if (g->way == LB_GDINO_BY_CUDA) {
+        x = lb_gdino_merge_norm(g, &stage->merge_norm, x, width, height, TORCH_EPS);
+        return lb_gdino_linear(g, &stage->reduction, x, LB_ACT_NONE, NULL, GGML_TYPE_F32);
+    }
     const int64_t c = x->ne[0], n = x->ne[2], w = (width + 1) / 2, h = (height + 1) / 2;
     x = ggml_reshape_4d(ctx, x, c, width, height, n);
     if (width % 2 || height % 2)
@@ -130,20 +156,25 @@ void lb_swin(lb_gdino_graph *g, struct ggml_tensor *pixels, struct ggml_tensor *
     for (int i = 0, out = 0; i < hp->n_stages; i++) {
         const lb_swin_stage *stage = &g->model->stage[i];
         const int width = g->geometry->map_width[i], height = g->geometry->map_height[i];
-        const float scale = 1.0f / sqrtf((float)(x->ne[0] / hp->num_heads[i]));
+        const int64_t d_head = x->ne[0] / hp->num_heads[i];
+        const bool in_place = lb_gdino_windows_fit(g, d_head);
+        const float scale = 1.0f / sqrtf((float)d_head);
         struct ggml_tensor *mask = NULL;
         for (int k = 0; k < hp->depths[i]; k++) {
             int shift = k % 2 ? window / 2 : 0;
-            if (shift && !mask)
+            if (shift && !mask && !in_place)
                 mask = shift_mask(g, (width + window - 1) / window * window, (height + window - 1) / window * window,
                                   shift, scale);
-            x = swin_block(g, &stage->block[k], hp->num_heads[i], width, height, shift, shift ? mask : NULL, x);
+            const lb_swin_block *block = &stage->block[k];
+            x = in_place ? attention_in_place(g, block, hp->num_heads[i], width, height, shift, x)
+                         : attention_by_ggml(g, block, hp->num_heads[i], width, height, shift, shift ? mask : NULL, x);
+            x = mlp(g, block, x);
         }
         if (out < hp->n_out && hp->out_indices[out] == i + 1) {
-            map[out] = lb_gdino_mark(g, lb_norm_apply(g->ctx, &stage->out_norm, x, TORCH_EPS), "map_%d", out);
+            map[out] = lb_gdino_mark(g, lb_gdino_norm(g, &stage->out_norm, x, TORCH_EPS, GGML_TYPE_F32), "map_%d", out);
             out++;
         }
         if (i + 1 < hp->n_stages)
-            x = merge_patches(g->ctx, stage, width, height, x);
+            x = merge_patches(g, stage, width, height, x);
     }
 }

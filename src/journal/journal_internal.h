@@ -19,6 +19,16 @@ enum { LB_JOURNAL_VERSION = 3, LB_JOURNAL_APPLICATION = 0x6c626a6e /* "lbjn" */ 
 /* The answers' statement, with a parameter a column in the table's order. */
 extern const char lb_journal_append_sql[];
 
+/* A handle without a database, for lb_journal_close. */
+lb_status lb_journal_new(const char *path, lb_journal **journal, lb_error *error);
+
+/* The file as it is named, whatever its name. Returns SQLite's code. */
+int lb_journal_open_database(const char *path, int flags, sqlite3 **db);
+
+/* Locks the file and opens it; then makes answers durable, and lb_journal_append ready. */
+lb_status lb_journal_open_for_writing(lb_journal *journal, lb_error *error);
+lb_status lb_journal_prepare_append(lb_journal *journal, lb_error *error);
+
 /* Inserts name and value pairs, NULL-terminated, into the table of settings. */
 lb_status lb_journal_write_settings(lb_journal *journal, const char *const *settings, lb_error *error);
 

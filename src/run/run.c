@@ -1,15 +1,10 @@
-#include "run/run.h"
+#include "run/run_internal.h"
 
 #include "base/error.h"
 #include "base/time.h"
 #include "run/npy.h"
 #include "run/output.h"
-#include "run/paths.h"
 #include "run/prefetch.h"
-#include "run/resume.h"
-#include "run/settings.h"
-#include "run/sources.h"
-#include "run/work.h"
 #include "vlm/encoder.h"
 
 #include <errno.h>
@@ -26,28 +21,6 @@ enum {
     VIDEOS_LOST_MAX = 3   /* videos in a row that ended so: it is not the video */
 };
 
-typedef struct run {
-    const lb_run_params *params;
-    lb_run_observer observer;
-    lb_run_result *result;
-    lb_dataset *dataset;
-    lb_dump_names names;
-    lb_settings settings;
-    lb_sources *sources;
-    lb_journal *journal;
-    lb_resume resume;
-    lb_child *child;
-    lb_child_params child_params; /* the next child's: with fewer bytes after one that found no memory */
-    lb_work *work;
-    int videos_lost; /* in a row, see VIDEOS_LOST_MAX */
-    bool given_up;   /* no child is started any more */
-    lb_error last_death;
-    lb_status journal_status; /* not OK: answers cannot be stored any more, the run ends */
-    lb_error journal_error;
-    double start_s;
-    const char *next_video;
-} run;
-
 lb_run_params lb_run_default_params(void) {
     return (lb_run_params){
         .out = ".",
@@ -56,16 +29,7 @@ lb_run_params lb_run_default_params(void) {
     };
 }
 
-static bool cancelled(const run *r) {
-    return r->params->cancel && *r->params->cancel;
-}
-
-static void warn(const run *r, const char *message) {
-    if (r->observer.warning)
-        r->observer.warning(message, r->observer.user);
-}
-
-static void store(run *r, lb_journal_record *record) {
+static void store(lb_run *r, lb_journal_record *record) {
     lb_run_result *result = r->result;
     if (r->journal_status != LB_STATUS_OK)
         return;
@@ -90,32 +54,32 @@ static void store(run *r, lb_journal_record *record) {
                              r->child ? lb_child_get_state(r->child) : NULL, lb_now_s() - r->start_s, r->observer.user);
 }
 
-static void store_failure(run *r, size_t index, const char *message) {
+static void store_failure(lb_run *r, size_t index, const char *message) {
     lb_journal_record record = {
         .index = (int64_t)index, .fallback = true, .text = message, .prompt = "", .error = message};
     store(r, &record);
 }
 
 /* The journal cannot be kept any more, or must not: the run ends, what was stored stays. */
-static void end_run(run *r, const lb_error *error) {
+static void end_run(lb_run *r, const lb_error *error) {
     r->journal_status = error->status;
     r->journal_error = *error;
 }
 
 /* A video's questions on their way through the child. */
 typedef struct group_state {
-    run *run;
+    lb_run *run;
     const lb_video_group *group;
     lb_engine_question *questions;
     size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
     int deaths;   /* since the last answer */
     bool starved; /* an answer came that says: out of memory */
-    int n_empty;  /* the video's boxes without area */
+    int n_empty; /* the video's boxes without area */
 } group_state;
 
 /* Whether another plan, with less memory, may be tried: only where there is one. */
-static bool can_retry(const run *r) {
+static bool can_retry(const lb_run *r) {
     return r->work && r->child_params.engine.n_retries < RETRIES_MAX;
 }
 
@@ -155,9 +119,9 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     store(g->run, &record);
 }
 
-static lb_status revive(run *r, lb_error *error) {
+static lb_status revive(lb_run *r, lb_error *error) {
     for (int n_starts = 0; !r->child && !r->given_up; n_starts++) {
-        if (cancelled(r))
+        if (lb_run_cancelled(r))
             return lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
         if (n_starts == STARTS_MAX || r->videos_lost == VIDEOS_LOST_MAX) {
             r->given_up = true;
@@ -178,10 +142,10 @@ static lb_status revive(run *r, lb_error *error) {
 }
 
 static void bury_child(group_state *g, const lb_error *cause) {
-    run *r = g->run;
+    lb_run *r = g->run;
     char message[sizeof cause->message + 64];
     snprintf(message, sizeof message, "%s; starting another one", cause->message);
-    warn(r, message);
+    lb_run_warn(r, message);
     lb_child_stop(r->child);
     r->child = NULL;
     g->deaths++;
@@ -196,15 +160,14 @@ static bool is_memory_death(const lb_error *cause) {
 
 /* The child is ended; the next one gets a smaller plan. Does not count as a death at this video. */
 static void shrink(group_state *g, const lb_error *cause) {
-    run *r = g->run;
     bury_child(g, cause);
     g->deaths--;
-    r->child_params.engine.n_retries++;
+    g->run->child_params.engine.n_retries++;
 }
 
 /* Has one child answer what is wanted; OK: each has its answer, or the run was cancelled. */
 static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error) {
-    run *r = g->run;
+    lb_run *r = g->run;
     for (;;) {
         lb_status status = revive(r, error);
         if (status == LB_STATUS_OUT_OF_MEMORY && can_retry(r)) {
@@ -220,13 +183,13 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
         if (status == LB_STATUS_OK)
             break;
-        if (cancelled(r) || !can_retry(r) || !is_memory_death(error)) {
+        if (lb_run_cancelled(r) || !can_retry(r) || !is_memory_death(error)) {
             bury_child(g, error);
             return status;
         }
         shrink(g, error);
     }
-    for (size_t i = g->first; i < g->first + g->n && !cancelled(r); i++)
+    for (size_t i = g->first; i < g->first + g->n && !lb_run_cancelled(r); i++)
         if (g->questions[i].wanted) /* it had no memory to ask it with, say */
             return lb_error_set(error, LB_STATUS_INTERNAL, "the engine process gave no answer");
     return LB_STATUS_OK;
@@ -240,8 +203,8 @@ static void fail_question(group_state *g, size_t i, const lb_error *error) {
 /* Questions first to end - 1, each by itself. (Alone its sums are rounded otherwise than in a batch: better than no
  * answer.) One that kills the child gets the cause as the answer's text. */
 static void ask_alone(group_state *g, size_t first, size_t end, const char *dump_dir) {
-    run *r = g->run;
-    for (size_t i = first; i < end && !cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
+    lb_run *r = g->run;
+    for (size_t i = first; i < end && !lb_run_cancelled(r) && r->journal_status == LB_STATUS_OK; i++) {
         if (!g->questions[i].wanted)
             continue;
         lb_error error = {0};
@@ -270,15 +233,15 @@ static size_t first_wanted(const group_state *g, size_t from) {
 /* Asks all of the group; when the child dies of it twice, the questions of the batch that killed it alone, so that only
  * the one that kills it is lost, and one finds room where a batch does not. Then the rest, as before. */
 static void ask_group(group_state *g, const char *dump_dir) {
-    run *r = g->run;
+    lb_run *r = g->run;
     const size_t n = g->group->n_questions;
     const size_t batch = r->result->engine.n_parallel > 0 ? (size_t)r->result->engine.n_parallel : 1;
     size_t next = 0; /* the first that has no answer yet */
-    while (next < n && !cancelled(r) && r->journal_status == LB_STATUS_OK) {
+    while (next < n && !lb_run_cancelled(r) && r->journal_status == LB_STATUS_OK) {
         lb_error error = {0};
         g->first = 0;
         g->n = n;
-        for (int attempt = 0; attempt < 2 && g->deaths < GROUP_DEATHS_MAX && !cancelled(r); attempt++)
+        for (int attempt = 0; attempt < 2 && g->deaths < GROUP_DEATHS_MAX && !lb_run_cancelled(r); attempt++)
             if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
                 break;
         next = first_wanted(g, next);
@@ -286,7 +249,7 @@ static void ask_group(group_state *g, const char *dump_dir) {
         ask_alone(g, next, end < n ? end : n, dump_dir);
         next = first_wanted(g, next);
     }
-    if (g->deaths > 0 && !cancelled(r))
+    if (g->deaths > 0 && !lb_run_cancelled(r))
         r->videos_lost++;
 }
 
@@ -303,7 +266,7 @@ static lb_status dump_clip(const char *folder, const lb_clip *clip, lb_error *er
 }
 
 /* place: of the group; turn: among those that are asked. */
-static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetch) {
+static void answer_group(lb_run *r, size_t place, size_t turn, lb_prefetch *prefetch) {
     const lb_video_group *group = &r->dataset->group[place];
     lb_error error = {0};
     lb_clip *clip = NULL;
@@ -337,7 +300,7 @@ static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetc
         group_state g = {.run = r, .group = group, .questions = questions, .n = group->n_questions, .clip = clip};
         ask_group(&g, dump_dir);
         r->result->n_empty += (size_t)g.n_empty;
-    } else if (!(status == LB_STATUS_INTERRUPTED && cancelled(r))) {
+    } else if (!(status == LB_STATUS_INTERRUPTED && lb_run_cancelled(r))) {
         for (size_t i = 0; i < group->n_questions; i++)
             if (!r->resume.stored[group->question[i]])
                 store_failure(r, group->question[i], error.message);
@@ -346,7 +309,7 @@ static void answer_group(run *r, size_t place, size_t turn, lb_prefetch *prefetc
     lb_prefetch_give_back(prefetch, clip);
 }
 
-static lb_status answer_all(run *r, lb_error *error) {
+static lb_status answer_all(lb_run *r, lb_error *error) {
     const lb_run_params *p = r->params;
     const lb_dataset *dataset = r->dataset;
     for (size_t i = 0; i < dataset->n_questions; i++)
@@ -381,7 +344,7 @@ static lb_status answer_all(run *r, lb_error *error) {
         }
     }
     for (size_t i = 0; i < n && status == LB_STATUS_OK; i++) {
-        if (cancelled(r))
+        if (lb_run_cancelled(r))
             break;
         answer_group(r, places[i], i, prefetch);
         lb_error late = {0};
@@ -401,7 +364,7 @@ static lb_status answer_all(run *r, lb_error *error) {
     return status;
 }
 
-static lb_status read_questions(run *r, lb_error *error) {
+static lb_status read_questions(lb_run *r, lb_error *error) {
     lb_fault_list faults = {0};
     lb_dataset_params params = {.max_questions = r->params->max_questions};
     lb_status status = lb_dataset_read(r->params->questions_path, &params, &r->dataset, &faults, error);
@@ -428,32 +391,18 @@ static lb_status check_videos(const char *videos, lb_error *error) {
     return LB_STATUS_OK;
 }
 
-/* With a plan: what is asked for at most. */
-static lb_status find_work(run *r, lb_error *error) {
-    r->child_params = r->params->child;
-    if (!r->params->planned)
-        return LB_STATUS_OK;
-    lb_encoder_hparams hparams;
-    lb_status status = lb_encoder_read_hparams(r->params->child.engine.vlm.mmproj_path, &hparams, error);
-    if (status == LB_STATUS_OK)
-        status = lb_work_find(r->dataset, r->params, hparams.image_size, &r->work, error);
-    if (status == LB_STATUS_OK)
-        r->child_params.engine.work = lb_work_get(r->work);
-    return status;
-}
-
 lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
                       lb_error *error) {
     *text = *json = NULL;
     lb_run_result result = {0};
-    run r = {.params = params, .result = &result};
+    lb_run r = {.params = params, .result = &result};
     if (observer)
         r.observer = *observer;
     lb_status status = read_questions(&r, error);
     if (status == LB_STATUS_OK)
         status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK)
-        status = find_work(&r, error);
+        status = lb_run_find_work(&r, error);
     if (status == LB_STATUS_OK)
         status = lb_child_plan(&r.child_params, params->cancel, text, json, error);
     lb_work_free(r.work);
@@ -462,7 +411,7 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
 }
 
 /* What was planned against what was measured, told once; an engine that died has nothing to tell. */
-static void tell_memory(run *r) {
+static void tell_memory(lb_run *r) {
     char *text = NULL, *json = NULL;
     lb_error ignored = {0};
     if (!r->child || !r->work)
@@ -474,105 +423,10 @@ static void tell_memory(run *r) {
     free(json);
 }
 
-/* The files that the answers come from; those that are missing the engine child tells of. */
-static lb_status look_at_weights(run *r, lb_error *error) {
-    const lb_vlm_params *vlm = &r->params->child.engine.vlm;
-    r->sources = lb_sources_new();
-    if (!r->sources)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
-    lb_status status = lb_sources_add(r->sources, "model", vlm->model_path, error);
-    if (status == LB_STATUS_OK)
-        status = lb_sources_add(r->sources, "mmproj", vlm->mmproj_path, error);
-    if (status == LB_STATUS_OK)
-        status = lb_sources_add(r->sources, "detector", r->params->child.engine.detector_path, error);
-    return status;
-}
-
-/* Opens the journal of the run to go on with, where there is one, and sees that its answers and those to come belong
- * together. */
-static lb_status resume(run *r, lb_error *error) {
-    const lb_run_params *p = r->params;
-    const char *path = r->result->db_path;
-    lb_status status = LB_STATUS_OK;
-    struct stat st;
-    if (!p->resume)
-        return lb_output_check(path, error);
-    if (lstat(path, &st) != 0 && errno == ENOENT) {
-        char message[PATH_MAX + 64];
-        snprintf(message, sizeof message, "%s: no journal is there to resume; the run begins", path);
-        warn(r, message);
-        return lb_output_check(path, error);
-    }
-    status = lb_journal_open(path, &r->journal, error);
-    if (status == LB_STATUS_OK)
-        status = lb_settings_compare(&r->settings, r->journal, path, r->observer.warning, r->observer.user, error);
-    if (status == LB_STATUS_OK)
-        status = lb_sources_compare(r->sources, r->journal, path, p->cancel, error);
-    return status;
-}
-
-static lb_status load_stored(run *r, lb_error *error) {
-    const lb_run_params *p = r->params;
-    lb_status status = lb_resume_load(&r->resume, r->journal, r->dataset, p->keep_failed, r->result, error);
-    if (status != LB_STATUS_OK || !r->journal)
-        return status;
-    status = lb_resume_check_videos(&r->resume, r->journal, p, r->dataset, error);
-    r->result->n_resumed = r->resume.n_stored;
-    if (status == LB_STATUS_OK && r->observer.resumed)
-        r->observer.resumed(r->resume.n_stored, r->resume.n_again, r->dataset->n_questions, r->observer.user);
-    return status;
-}
-
-static bool needs_engine(const run *r) {
-    for (size_t i = 0; i < r->dataset->n_groups; i++)
-        if (lb_resume_is_wanted(&r->resume, &r->dataset->group[i]))
-            return true;
-    return false;
-}
-
-static lb_status start_engine(run *r, lb_error *error) {
-    if (r->observer.loading)
-        r->observer.loading(r->observer.user);
-    lb_status status = find_work(r, error);
-    if (status == LB_STATUS_OK)
-        status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
-    if (status != LB_STATUS_OK)
-        return status;
-    r->result->n_children = 1;
-    r->result->engine = *lb_child_get_state(r->child);
-    if (r->observer.loaded)
-        r->observer.loaded(&r->result->engine, r->observer.user);
-    if (!r->journal) {
-        lb_settings_add_device(&r->settings, &r->result->engine);
-        return LB_STATUS_OK;
-    }
-    lb_settings device = {0};
-    lb_settings_add_device(&device, &r->result->engine);
-    status = lb_settings_compare(&device, r->journal, r->result->db_path, r->observer.warning, r->observer.user, error);
-    lb_settings_free(&device);
-    return status;
-}
-
-/* A new one, unless there is one to go on with. Another run may have begun in the same folder in the same second, and
- * have the name: then the next one. */
-static lb_status begin_journal(run *r, lb_error *error) {
-    lb_run_result *result = r->result;
-    if (r->journal)
-        return LB_STATUS_OK;
-    lb_status status = lb_settings_journal(&r->settings, r->sources, result->db_path, &r->journal, error);
-    for (int i = 0; status == LB_STATUS_REFUSED && !lb_output_is_file(r->params->out) && i < 100; i++) {
-        status = lb_output_paths(r->params->out, r->params->child.engine.vlm.model_path, result->csv_path,
-                                 result->db_path, sizeof result->csv_path, error);
-        if (status == LB_STATUS_OK)
-            status = lb_settings_journal(&r->settings, r->sources, result->db_path, &r->journal, error);
-    }
-    return status;
-}
-
 lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *observer, lb_run_result *result,
                         lb_error *error) {
     *result = (lb_run_result){0};
-    run r = {.params = params, .result = result};
+    lb_run r = {.params = params, .result = result};
     if (observer)
         r.observer = *observer;
     lb_status status = lb_journal_check_columns(params->columns, error);
@@ -588,29 +442,30 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     if (status == LB_STATUS_OK)
         status = lb_settings_collect(&r.settings, params, r.dataset, error);
     if (status == LB_STATUS_OK)
-        status = look_at_weights(&r, error);
+        status = lb_run_look_at_weights(&r, error);
     if (status == LB_STATUS_OK)
-        status = resume(&r, error);
+        status = lb_run_resume(&r, error);
     if (status == LB_STATUS_OK)
-        status = load_stored(&r, error);
+        status = lb_run_load_stored(&r, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_dump_names_make(params->dump, r.dataset, &r.names, error);
     if (status == LB_STATUS_OK && params->dump)
         status = lb_folder_make(params->dump, error); /* now, rather than a failure for each question */
     /* the models before the journal: a run that cannot begin leaves no file behind */
-    if (status == LB_STATUS_OK && needs_engine(&r))
-        status = start_engine(&r, error);
+    if (status == LB_STATUS_OK && lb_run_needs_engine(&r))
+        status = lb_run_start_engine(&r, error);
     if (status == LB_STATUS_OK)
-        status = begin_journal(&r, error);
+        status = lb_run_begin_journal(&r, error);
     if (status == LB_STATUS_OK) {
         r.start_s = lb_now_s();
         lb_sources_hash(r.sources);
         status = answer_all(&r, error);
         result->seconds = lb_now_s() - r.start_s;
-        result->interrupted = cancelled(&r) && result->n_answered < result->n_questions;
+        result->interrupted = lb_run_cancelled(&r) && result->n_answered < result->n_questions;
         if (r.child)
             result->engine = *lb_child_get_state(r.child);
-        tell_memory(&r);
+        if (status == LB_STATUS_OK)
+            tell_memory(&r);
         if (status == LB_STATUS_OK)
             status = lb_sources_finish(r.sources, params->cancel, r.journal, result->db_path, error);
         if (status == LB_STATUS_OK)
@@ -622,10 +477,10 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     lb_sources_free(r.sources);
     lb_journal_close(r.journal);
     lb_child_stop(r.child);
-    lb_resume_free(&r.resume);
-    lb_settings_free(&r.settings);
     result->engine.plan_text = result->engine.plan_json = result->engine.adapted = NULL; /* went with the child */
     lb_work_free(r.work);
+    lb_resume_free(&r.resume);
+    lb_settings_free(&r.settings);
     lb_dump_names_free(&r.names);
     lb_dataset_free(r.dataset);
     return status;

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""The detector against transformers, bottom up: every part's output on small random models, two ways of sampling.
+"""The detector against transformers, bottom up: every part's output on small random models. In f32 on the CPU three times:
+as users run it, by ggml's operations alone (--gathers), and as it is cut for a GPU with the kernels run on the CPU
+(--kernels, tests/detector/ops_on_cpu.cpp).
 
     check_detector.py --build BUILD [--detector-models DIR] [--work DIR] [--device cpu] [--kind a|b] [--type f32|f16|q8_0]
 
@@ -54,7 +56,9 @@ def relative(ours, expected, keep=None):
 
 def run(args, model, case, out, options):
     os.makedirs(out, exist_ok=True)
-    command = [os.path.join(args.build, "tests", "dump_detector"), model, case, out, "--device", args.device, *options]
+    program = "dump_detector_ops" if "--kernels" in options else "dump_detector"
+    command = [os.path.join(args.build, "tests", program), model, case, out, "--device", args.device, *options]
+    command += ["--exact"] if args.device != "cpu" and "f32" in os.path.basename(model) else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
     if done.returncode:
         raise SystemExit(f"FAIL {' '.join(command)}: status {done.returncode}\n{done.stderr[-4000:]}")
@@ -103,6 +107,8 @@ def check_case(checks, models, args, kind, weights, name, work, options):
             checks.verdict(f"{what}: {key} is missing", float("inf"), limit)
             return
         a, b = ours[key], ref[key]
+        if key == "position" and len(a) * len(b) == len(b) != 1 and a.size * len(b) == b.size:
+            a = np.repeat(a, len(b), 0)  # one for all pictures of a batch that have the same size
         error = relative(a, b, mask)
         note = ""
         if error > limit and a.size == b.size:
@@ -211,7 +217,12 @@ def main():
                                 "--type", weights], check=True, stderr=subprocess.DEVNULL)
                 for name in sorted(os.listdir(os.path.join(models, kind, "ref"))):
                     both = args.device == "cpu" and weights == "f32"
-                    for options in [[], ["--gathers"]] if both else [[]]:
+                    ways = [[]]
+                    if both:
+                        ways += [["--gathers"]]
+                        if os.path.exists(os.path.join(args.build, "tests", "dump_detector_ops")):
+                            ways += [["--kernels"]]
+                    for options in ways:
                         check_case(checks, models, args, kind, weights, name, work, options)
         if not args.kind and not args.type:
             check_damage(checks, args, models, "a", work)

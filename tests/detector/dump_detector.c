@@ -1,6 +1,6 @@
 /* Runs the detector on one batch and writes every named intermediate, for tests/checks/check_detector.py.
  *
- *     dump_detector MODEL.gguf CASE_DIR OUT_DIR [--device NAME] [--gathers] [--choice FILE] [--batch N]
+ *     dump_detector MODEL.gguf CASE_DIR OUT_DIR [--device NAME] [--gathers] [--kernels] [--exact] [--choice FILE] [--batch N]
  *
  * CASE_DIR: tokens.i32, sizes.i32 (width, height of each picture), image_<i>.rgb, as raw bytes of this machine's order.
  * OUT_DIR (must exist): <name>.npy for each, f32 with the fastest axis last, as NumPy reads them. choice: raw i32,
@@ -60,6 +60,10 @@ int main(int argc, char **argv) {
     for (int i = 4; i < argc; i++) {
         if (strcmp(argv[i], "--gathers") == 0)
             params.gathers = true;
+        else if (strcmp(argv[i], "--kernels") == 0)
+            params.kernels = true;
+        else if (strcmp(argv[i], "--exact") == 0)
+            params.exact = true;
         else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
             device = argv[++i];
         else if (strcmp(argv[i], "--choice") == 0 && i + 1 < argc)

@@ -1,0 +1,16 @@
+# src/detector/*.cu as the library lowbeam_cuda, for the cards in CMAKE_CUDA_ARCHITECTURES (CUDA_ARCHS to make).
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 86 89 90)
+endif()
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+file(GLOB LOWBEAM_KERNELS CONFIGURE_DEPENDS src/detector/*.cu)
+add_library(lowbeam_cuda STATIC ${LOWBEAM_KERNELS})
+set_target_properties(lowbeam_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Shared
+                      CUDA_VISIBILITY_PRESET hidden)
+target_include_directories(lowbeam_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(lowbeam_cuda PRIVATE -Xcompiler=-Wall,-Wextra)
+target_link_libraries(lowbeam_cuda PRIVATE ggml::ggml PUBLIC CUDA::cudart CUDA::cublasLt)
