@@ -25,7 +25,8 @@ def data_offset(data):
 def marks(data, end):
     """Where values stand: behind keys and tensor names, which is where damage is not seen at once."""
     found = []
-    for word in (b"general.", b"qwen2.", b"clip.", b"tokenizer.ggml.", b"blk.", b"mm.", b"output", b"token_embd"):
+    for word in (b"general.", b"qwen2.", b"clip.", b"tokenizer.ggml.", b"blk.", b"mm.", b"output", b"token_embd",
+                 b"gdino.", b"dec.", b"enc.", b"swin.", b"bert."):
         at = data.find(word)
         while 0 <= at < end:
             found.append(at)
@@ -94,6 +95,36 @@ class MutatedModels(harness.Test):
                 print(i, run.err.strip().splitlines()[-1])
         os.rmdir(kept)
         print(f"{N} damaged model files, seed {SEED}: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()))
+        print("0 runs lost")
+
+    def test_damaged_detectors(self):
+        """`lowbeam detect` has the detector in its own process; with --check-models, in another one first."""
+        path = self.path("detector.gguf")
+        shutil.copy(harness.detector_file(), path)
+        with open(path, "rb") as file:
+            data = file.read()
+        end = data_offset(data)
+        places = marks(data, end)
+        command = [harness.LOWBEAM, "detect", self.path("v0", "0.png"), "--detector", path, "--json", "--box-threshold", "0"]
+        sound, checked = self.run_program(command), self.run_program([*command, "--check-models"])
+        self.assertEqual((sound.status, checked.status), (0, 0), checked)
+        self.assertEqual(sound.out, checked.out)
+        self.assertTrue(sound.out)
+        counts = collections.Counter()
+        for i in range(N):
+            changes = damage(data[:end], random.Random(f"{SEED} detector {i}"), places, end)
+            patch(path, changes)
+            run = self.run_program([*command, "--check-models"])
+            self.assertIn(run.status, (0, 1), f"number {i}: {changes}\n{run}")
+            if run.status == 1:
+                self.assertEqual(len(run.complaints()), 1, f"number {i}: {run}")
+                self.assertIn("detector.gguf", run.err)
+            died = "process of its own" in run.err
+            if died and os.environ.get("LOWBEAM_KEEP_ABORTS"):
+                print(i, run.err.strip())
+            counts["answered" if run.status == 0 else "ended the process that tried it" if died else "refused"] += 1
+            patch(path, [(at, data[at:at + len(part)]) for at, part in reversed(changes)])
+        print(f"{N} damaged detectors, seed {SEED}: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()))
         print("0 runs lost")
 
 
