@@ -1,6 +1,7 @@
 #!/bin/bash
 # The tests that take long, each with a line of counts at the end: soak.sh FOLDER [NAME...]
-# Logs in FOLDER/log/soak-NAME.log; the last output stands in docs/safety.md. Exit status 1 when one failed.
+# Logs in FOLDER/log/soak-NAME.log; the last output stands in docs/safety.md. Exit status 1 when one failed. The counts can
+# be set by the variables below: LOWBEAM_KILLS=1000 make soak
 . "$(dirname "$0")/common.sh"
 cd "$LOWBEAM_TOP"
 folder=$1
@@ -21,11 +22,11 @@ soak() {
 }
 
 # Killed at random moments and resumed, the default models: some 5 minutes on two idle cores.
-soak kills ' kills, ' LOWBEAM_KILLS=200 python3 tests/run/test_kills.py
+soak kills ' kills, ' "LOWBEAM_KILLS=${LOWBEAM_KILLS:-200}" python3 tests/run/test_kills.py
 # Power cuts, simulated on what was written and synced.
-soak power ' power cuts' LOWBEAM_POWER_CUTS=20000 "$folder/tests/test_power"
+soak power ' power cuts' "LOWBEAM_POWER_CUTS=${LOWBEAM_POWER_CUTS:-20000}" "$folder/tests/test_power"
 # 100,000 questions, 5,000 on one video.
-soak edges ' questions in ' LOWBEAM_MANY=100000 python3 tests/run/test_edges.py
+soak edges ' questions in ' "LOWBEAM_MANY=${LOWBEAM_MANY:-100000}" python3 tests/run/test_edges.py
 # Real files of six containers, damaged.
-soak mutations 'mutat|damaged' LOWBEAM_MUTATIONS=3000 python3 tests/run/test_mutations.py
+soak mutations ' damaged files | runs lost' "LOWBEAM_MUTATIONS=${LOWBEAM_MUTATIONS:-3000}" python3 tests/run/test_mutations.py
 exit $status

@@ -5,6 +5,7 @@
 #include "cli/options.h"
 #include "detector/find.h"
 #include "image/files.h"
+#include "run/child_first.h"
 #include "run/npy.h"
 #include "video/video.h"
 
@@ -173,11 +174,35 @@ static int finish(const detect *d, lb_status status, const lb_error *error) {
     return !d->n_failed ? LB_EXIT_OK : d->n_frames ? LB_EXIT_FALLBACK : LB_EXIT_NOTHING;
 }
 
+typedef struct trial {
+    const char *path, *device;
+    lb_find_params params;
+} trial;
+
+static lb_status try_model(void *user, lb_error *error) {
+    trial *t = user;
+    lb_find *find = NULL;
+    lb_status status = lb_device_find(t->device, &t->params.detector.device, error);
+    if (status == LB_STATUS_OK)
+        status = lb_find_open(t->path, &t->params, &find, error);
+    lb_find_free(find);
+    return status;
+}
+
+/* Before a device is looked for here: CUDA does not survive a fork. */
+static lb_status check_model(const char *path, const char *device, const lb_find_params *params, lb_error *error) {
+    trial t = {.path = path, .device = device, .params = *params};
+    const lb_status status = lb_child_first(try_model, &t, &lb_cli_cancelled, error);
+    if (status == LB_STATUS_CHILD_DIED)
+        lb_error_context(error, "%s", path);
+    return status;
+}
+
 int lb_cli_detect(int argc, char **argv) {
     detect d = {.frames = lb_frames_default_params()};
     lb_find_params p = lb_find_default_params();
     const char *model = NULL, *coco_path = NULL, *device = "auto";
-    bool verbose = false;
+    bool verbose = false, check_models = false;
     const lb_option options[] = {
         {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &model, 0, 0, "DET.gguf|DIR",
          "the detector, made by lowbeam convert; default: the one that ships"},
@@ -194,6 +219,8 @@ int lb_cli_detect(int argc, char **argv) {
         {"device", 0, NULL, LB_OPTION_TEXT, &device, 0, 0, "NAME", "auto, cpu, cuda0, ..."},
         {"threads", 't', NULL, LB_OPTION_INT, &p.detector.n_threads, 0, 1024, "N", "of the CPU; 0: one a core"},
         {"batch", 0, NULL, LB_OPTION_INT, &p.detector.frame_batch, 0, 64, "N", "frames at once; 0: chosen"},
+        {"check-models", 0, NULL, LB_OPTION_TRUE, &check_models, 0, 0, NULL,
+         "load the detector in a process of its own first, for files that are not trusted"},
         {"verbose", 'v', NULL, LB_OPTION_TRUE, &verbose, 0, 0, NULL, "say how long each stage takes"},
     };
     const size_t n_options = sizeof options / sizeof *options;
@@ -219,7 +246,9 @@ int lb_cli_detect(int argc, char **argv) {
     lb_cli_log(verbose);
     lb_cli_catch_signals();
 
-    lb_status status = lb_device_find(device, &p.detector.device, &error);
+    lb_status status = check_models ? check_model(path, device, &p, &error) : LB_STATUS_OK;
+    if (status == LB_STATUS_OK)
+        status = lb_device_find(device, &p.detector.device, &error);
     if (status == LB_STATUS_OK && d.draw)
         status = lb_folder_make(d.draw, &error);
     if (status == LB_STATUS_OK)

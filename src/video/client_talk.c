@@ -172,10 +172,11 @@ static lb_status receive_header(lb_decoder *d, const lb_frames_params *params, l
 }
 
 static lb_status send_go(lb_decoder *d, const lb_frames_params *params, const lb_frames *frames, lb_error *error) {
-    /* Until now the frames' memory was not needed and not allowed. Where this fails the decoder says that it cannot map
-     * it. */
+    /* Until now the frames' memory was not needed and not allowed. A decoder without such a limit (one built with a
+     * sanitizer) gets none; where raising it fails, the decoder says that it cannot map the memory. */
     const rlim_t bytes = params->decoder_bytes + frames->data_bytes;
-    if (d->pid > 0)
+    struct rlimit now;
+    if (d->pid > 0 && prlimit(d->pid, RLIMIT_AS, NULL, &now) == 0 && now.rlim_cur <= params->decoder_bytes)
         prlimit(d->pid, RLIMIT_AS, &(struct rlimit){bytes, bytes}, NULL);
     lb_decode_go go = {.magic = LB_DECODE_MAGIC, .version = LB_DECODE_VERSION, .n_frames = frames->n_frames};
     const size_t index_bytes = (size_t)frames->n_frames * sizeof *go.index;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -145,6 +147,13 @@ static void be_first_to_go(void) {
     close(fd);
 }
 
+/* For who runs lowbeam as root: raising one's own limits, among others, is a capability. */
+static void drop_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    syscall(SYS_capset, &header, none);
+}
+
 int lb_decode_confine(const lb_decode_request *request) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != request->parent_pid)
@@ -158,5 +167,6 @@ int lb_decode_confine(const lb_decode_request *request) {
     limit(RLIMIT_CPU, (rlim_t)request->cpu_s, (rlim_t)request->cpu_s + 5);
     if (!IS_SANITIZED)
         limit(RLIMIT_AS, request->address_space_bytes, request->address_space_max_bytes);
+    drop_capabilities();
     return load_filter();
 }

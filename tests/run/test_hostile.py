@@ -46,7 +46,7 @@ class Hostile(harness.Test):
         print(f"{len(BAD)} bad videos, {len(words) - len(BAD)} good ones, 0 lost, 0 changed")
 
     def test_memory_ends(self):
-        if os.environ.get("ASAN_OPTIONS"):
+        if "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ:
             self.skipTest("a sanitizer needs more addresses than the limit")
         words = ["good", "reserve", "good"]
         names, run = self.ask(words)

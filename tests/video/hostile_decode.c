@@ -233,6 +233,11 @@ static _Noreturn void try(const char *name) {
     _exit(1);
 }
 
+static void die_of(int number) {
+    signal(number, SIG_DFL); /* a sanitizer has a handler */
+    raise(number);
+}
+
 static void *nothing(void *user) {
     return user;
 }
@@ -251,7 +256,7 @@ int main(void) {
     if (!strcmp(text, "good"))
         give_frames(-1);
     if (!strcmp(text, "crash"))
-        raise(SIGSEGV);
+        die_of(SIGSEGV);
     if (!strcmp(text, "abort"))
         abort();
     if (!strcmp(text, "vanish"))
@@ -264,7 +269,7 @@ int main(void) {
     }
     if (!strcmp(text, "die-late")) {
         give_frames(1);
-        raise(SIGBUS);
+        die_of(SIGBUS);
     }
     if (!strcmp(text, "slow")) {
         nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
