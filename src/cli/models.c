@@ -27,6 +27,11 @@ static bool is_later_part(const char *name) {
     return of && of - name >= 6 && strncmp(of - 6, "-00001", 6) != 0;
 }
 
+/* Made by us from the model beside it, see vlm/quantize.h: found by the plan, not by its name. */
+static bool is_made(const char *name) {
+    return strstr(name, "-lowbeam-q8_0-") || strstr(name, "-lowbeam-q4_k-");
+}
+
 typedef enum part { PART_LANGUAGE, PART_VISION, PART_DETECTOR } part;
 
 /* By its name, as far as that tells; a detector by its header. */
@@ -49,7 +54,7 @@ static size_t count_in(const char *folder, part wanted, char *out, size_t n, cha
     char path[PATH_MAX];
     found[0] = 0;
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (!is_gguf(entry->d_name) || is_later_part(entry->d_name) ||
+        if (!is_gguf(entry->d_name) || is_later_part(entry->d_name) || is_made(entry->d_name) ||
             (size_t)snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= sizeof path ||
             part_of(path, entry->d_name) != wanted)
             continue;

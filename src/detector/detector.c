@@ -18,7 +18,7 @@ struct lb_detector {
     ggml_backend_t backend;
     lb_cuda *cuda; /* NULL: no kernels of ours */
     lb_gdino_text text;
-    lb_gdino_plan *plan; /* of the last batch's shape */
+    lb_gdino_plan *plan;           /* of the last batch's shape */
     ggml_backend_buffer_t staging; /* of the last batch's pixels, where the device copies from fastest */
     lb_detector_params params;
     lb_detector_probe probe;
@@ -113,10 +113,10 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
     if (status == LB_STATUS_OK)
         status = lb_gdino_declare(detector->file, &detector->model, error);
     if (status == LB_STATUS_OK)
-        status = params->rest_weights ? lb_weights_load_host(detector->model.weights, &detector->device,
-                                                             LB_COMPONENT_DETECTOR_WEIGHTS, error)
-                                      : lb_weights_load(detector->model.weights, detector->backend,
-                                                        LB_COMPONENT_DETECTOR_WEIGHTS, error);
+        status =
+            params->rest_weights
+                ? lb_weights_load_host(detector->model.weights, &detector->device, LB_COMPONENT_DETECTOR_WEIGHTS, error)
+                : lb_weights_load(detector->model.weights, detector->backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status != LB_STATUS_OK) {
         lb_detector_free(detector);
         return status;
@@ -211,10 +211,10 @@ static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pict
         lb_gdino_plan_free(detector->plan); /* first, or the two would have to fit beside each other */
         detector->plan = NULL;
         const lb_gdino_plan_options options = {.device = &detector->device,
-                                               .way = detector->cuda                ? LB_GDINO_BY_CUDA
-                                                      : !detector->device.is_cpu    ? LB_GDINO_BY_GGML
-                                                      : detector->params.gathers    ? LB_GDINO_BY_GGML
-                                                                                    : LB_GDINO_BY_FUNCTION,
+                                               .way = detector->cuda             ? LB_GDINO_BY_CUDA
+                                                      : !detector->device.is_cpu ? LB_GDINO_BY_GGML
+                                                      : detector->params.gathers ? LB_GDINO_BY_GGML
+                                                                                 : LB_GDINO_BY_FUNCTION,
                                                .cuda = detector->cuda,
                                                .normal = detector->normal,
                                                .watch = detector->probe.watch != NULL};

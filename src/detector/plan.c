@@ -144,7 +144,8 @@ static struct ggml_tensor *input(lb_gdino_plan *plan, const float normal[3][256]
     for (int i = 0; sizes && i < 2 * n; i++)
         sizes[i] = plan->size[i];
     return lb_gdino_patches(g, plan->pixels, lb_gdino_constant(g, GGML_TYPE_F32, 256, 3, 1, 1, table),
-                            lb_gdino_constant(g, GGML_TYPE_I32, 2, n, 1, 1, sizes), plan->model->hparams.swin.patch_size);
+                            lb_gdino_constant(g, GGML_TYPE_I32, 2, n, 1, 1, sizes),
+                            plan->model->hparams.swin.patch_size);
 }
 
 static lb_status build_encoder(lb_gdino_plan *plan, const lb_gdino_text *text, const float normal[3][256],
@@ -184,8 +185,7 @@ static lb_status build_decoder(lb_gdino_plan *plan, lb_error *error) {
     lb_status status = lb_gdino_graph_begin(g, error);
     if (status != LB_STATUS_OK)
         return status;
-    struct ggml_tensor *memory = borrow(g, plan->memory, plan->measure),
-                       *text = borrow(g, plan->text, plan->measure);
+    struct ggml_tensor *memory = borrow(g, plan->memory, plan->measure), *text = borrow(g, plan->text, plan->measure);
     lb_gdino_decode(g, memory, text, lb_gdino_selected_boxes(g, memory));
     return allocate(plan, &plan->decoder, error);
 }

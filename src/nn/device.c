@@ -11,8 +11,15 @@
 #include <strings.h>
 #include <unistd.h>
 
+enum { CARDS_MAX = 64 };
+static size_t
+    card_free[CARDS_MAX]; /* before the libraries were asked for their devices, which makes contexts; 0: not known */
+
 static void start_once(void) {
     lb_nn_log_start();
+    lb_nvml_memory memory;
+    for (int i = 0; i < CARDS_MAX && lb_nvml_read(i, &memory); i++)
+        card_free[i] = memory.free;
     /* Backends built as plugins; those linked in are there already, the CPU's among them. Not in any case, because ggml
      * looks for plugins in the current folder, too, which may be a stranger's. */
     if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))
@@ -46,8 +53,10 @@ static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
     snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
     read_memory(device, &device->free_bytes, &device->total_bytes);
+    const int card = lb_nvml_index(device->name);
     if (used[place] != found)
-        first_free[place] = device->free_bytes;
+        first_free[place] = card >= 0 && card < CARDS_MAX && card_free[card] ? card_free[card] : device->free_bytes;
+    device->first_free_bytes = first_free[place];
     used[place] = found;
 }
 

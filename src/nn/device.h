@@ -18,8 +18,9 @@ typedef struct lb_device {
     char name[64];         /* as ggml names it: "CPU", "CUDA0" */
     char description[128]; /* "NVIDIA H100 80GB HBM3" */
     size_t total_bytes;
-    size_t free_bytes; /* when it was found */
-    int place;         /* among the devices that this process uses: the ledger's number for it */
+    size_t free_bytes;       /* when it was found */
+    size_t first_free_bytes; /* before this process took anything, its context included */
+    int place;               /* among the devices that this process uses: the ledger's number for it */
 } lb_device;
 
 /* name: "auto" or NULL (the first GPU, else the CPU), "cpu", or a device's name in either case ("cuda0").

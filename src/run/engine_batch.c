@@ -257,6 +257,14 @@ static void evaluate(lb_session *s, item *items, int n) {
     }
     if (n_asks == 0)
         return;
+    /* Labels or questions longer than the plan thought: half of them at a time. Follows from the texts and the plan
+     * alone, so that a resumed run does the same. */
+    const int planned = engine->params.vlm.layout.n_cells;
+    if (planned > 0 && cells > planned && n > 1) {
+        evaluate(s, items, n / 2);
+        evaluate(s, items + n / 2, n - n / 2);
+        return;
+    }
     lb_error error = {0};
     double prompt_s = 0, generate_s = 0;
     lb_status status = lb_vlm_reserve(engine->vlm, (int)cells, &error);

@@ -17,8 +17,8 @@ static char *fullest_line(const char *label, int n) {
     if (!out)
         return NULL;
     fprintf(out, "%d (", n);
-    for (int i = 0; i < n; i++)
-        fprintf(out, "%s%s", i ? ", " : "", label);
+    for (int i = 0; i < n; i++) /* the model's own label may join two of them ("car truck") */
+        fprintf(out, "%s%s %s", i ? ", " : "", label, label);
     fprintf(out, ")");
     fclose(out);
     return line;

@@ -16,8 +16,9 @@
 /* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 with
  * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). */
 enum {
-    CONTEXT_MIB = 527,  /* CUDA context */
-    WORKSPACE_MIB = 34, /* cuBLAS handle and its workspace, for each backend that multiplies */
+    CONTEXT_MIB = 523,  /* CUDA context */
+    KERNELS_MIB = 96,   /* code that is loaded when it is first used, and what else comes once */
+    WORKSPACE_MIB = 80, /* cuBLAS handle, its workspace and streams, for each backend that multiplies */
     MARGIN_PERCENT = 2, /* of the card, left free when no --vram is given */
     MARGIN_MIB = 256
 };
@@ -46,18 +47,21 @@ static size_t pool_bytes(const lb_planner *planner, int64_t rows, int64_t widest
 /* What one small product takes beside its operands: the context, then the library's handle and workspace. */
 static void measure_context(lb_planner *planner) {
     const lb_device *device = &planner->device[0];
-    planner->context_bytes = device->is_cpu ? 0 : CONTEXT_MIB * MIB;
+    planner->context_bytes = device->is_cpu ? 0 : (CONTEXT_MIB + KERNELS_MIB) * MIB;
     planner->workspace_bytes = device->is_cpu ? 0 : WORKSPACE_MIB * MIB;
-    lb_nvml_memory before, with_context, with_product;
+    lb_nvml_memory with_context, with_product;
     const int index = lb_nvml_index(device->name);
-    if (device->is_cpu || !lb_nvml_read(index, &before))
+    if (device->is_cpu || !lb_nvml_read(index, &with_context))
         return;
     size_t free_bytes, total_bytes;
     ggml_backend_dev_memory(device->handle, &free_bytes, &total_bytes); /* makes the context */
     if (!lb_nvml_read(index, &with_context))
         return;
-    if (with_context.used > before.used + 64 * MIB && with_context.used < before.used + 2048 * MIB) {
-        planner->context_bytes = with_context.used - before.used;
+    /* the library may have made the context already when it was asked for its devices */
+    const size_t taken =
+        device->first_free_bytes > with_context.free ? device->first_free_bytes - with_context.free : 0;
+    if (taken > 64 * MIB && taken < 2048 * MIB) {
+        planner->context_bytes = taken + KERNELS_MIB * MIB;
         planner->measured = true;
     }
     enum { N = 256 };
@@ -72,9 +76,9 @@ static void measure_context(lb_planner *planner) {
         ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend);
         if (buffer && ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
             lb_nvml_read(index, &with_product) && with_product.used > with_context.used) {
-            const size_t taken = with_product.used - with_context.used, own = ggml_backend_buffer_get_size(buffer);
-            if (planner->measured && taken > own && taken < 512 * MIB)
-                planner->workspace_bytes = taken - own;
+            const size_t more = with_product.used - with_context.used, own = ggml_backend_buffer_get_size(buffer);
+            if (planner->measured && more > own + planner->workspace_bytes && more < 512 * MIB)
+                planner->workspace_bytes = more - own;
         }
         ggml_backend_buffer_free(buffer);
     }
@@ -222,20 +226,20 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         memcpy(d->description, device->description, sizeof d->description);
         d->is_cpu = device->is_cpu;
         d->total_bytes = device->total_bytes;
-        d->free_bytes = device->free_bytes;
+        d->free_bytes = device->first_free_bytes;
         d->context_bytes = planner->context_bytes;
         d->context_measured = planner->measured;
         size_t margin = device->total_bytes / 100 * MARGIN_PERCENT;
         if (margin < MARGIN_MIB * MIB)
             margin = MARGIN_MIB * MIB;
-        d->budget_bytes = device->free_bytes > margin ? device->free_bytes - margin : 0;
+        d->budget_bytes = device->first_free_bytes > margin ? device->first_free_bytes - margin : 0;
         if (i < params->n_vram)
             d->budget_bytes = params->vram[i];
         else if (params->n_vram == 1)
             d->budget_bytes = params->vram[0]; /* one budget for each */
         /* a plan that met its end before: somebody else took memory, or more was needed than was thought */
-        if (params->n_retries > 0 && !device->is_cpu && d->budget_bytes > device->free_bytes)
-            d->budget_bytes = device->free_bytes;
+        if (params->n_retries > 0 && !device->is_cpu && d->budget_bytes > device->first_free_bytes)
+            d->budget_bytes = device->first_free_bytes;
         for (int k = 0; k < params->n_retries; k++)
             d->budget_bytes -= d->budget_bytes / 8;
     }

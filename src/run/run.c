@@ -75,11 +75,10 @@ typedef struct group_state {
     const lb_clip *clip;
     int deaths;   /* since the last answer */
     bool starved; /* an answer came that says: out of memory */
-    int n_empty; /* the video's boxes without area */
+    int n_empty;  /* the video's boxes without area */
 } group_state;
 
-/* Whether another plan, with less memory, may be tried: only where there is one. */
-static bool can_retry(const lb_run *r) {
+bool lb_run_can_retry(const lb_run *r) {
     return r->work && r->child_params.engine.n_retries < RETRIES_MAX;
 }
 
@@ -88,7 +87,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     const size_t place = g->first + (size_t)reply->question;
     if (!g->questions[place].wanted)
         return;
-    if (reply->status == LB_STATUS_OUT_OF_MEMORY && can_retry(g->run)) {
+    if (reply->status == LB_STATUS_OUT_OF_MEMORY && lb_run_can_retry(g->run)) {
         g->starved = true; /* asked again, with a smaller plan */
         snprintf(g->run->last_death.message, sizeof g->run->last_death.message, "%s", reply->message);
         return;
@@ -152,8 +151,7 @@ static void bury_child(group_state *g, const lb_error *cause) {
     r->last_death = *cause;
 }
 
-/* Another process took the memory, or more was needed than planned: ggml aborts, or an allocation of ours failed. */
-static bool is_memory_death(const lb_error *cause) {
+bool lb_run_is_memory_death(const lb_error *cause) {
     return cause->status == LB_STATUS_OUT_OF_MEMORY || strstr(cause->message, "out of memory") ||
            strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate");
 }
@@ -170,7 +168,7 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
     lb_run *r = g->run;
     for (;;) {
         lb_status status = revive(r, error);
-        if (status == LB_STATUS_OUT_OF_MEMORY && can_retry(r)) {
+        if (status == LB_STATUS_OUT_OF_MEMORY && lb_run_can_retry(r)) {
             r->child_params.engine.n_retries++;
             continue;
         }
@@ -183,7 +181,7 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
         if (status == LB_STATUS_OK)
             break;
-        if (lb_run_cancelled(r) || !can_retry(r) || !is_memory_death(error)) {
+        if (lb_run_cancelled(r) || !lb_run_can_retry(r) || !lb_run_is_memory_death(error)) {
             bury_child(g, error);
             return status;
         }

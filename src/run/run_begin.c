@@ -84,6 +84,13 @@ lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
     lb_status status = lb_run_find_work(r, error);
     if (status == LB_STATUS_OK)
         status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
+    /* somebody else took memory while the models were loaded, or more was needed than was thought */
+    while (status != LB_STATUS_OK && lb_run_is_memory_death(error) && lb_run_can_retry(r)) {
+        lb_error_context(error, "starting another engine with a smaller plan");
+        lb_run_warn(r, error->message);
+        r->child_params.engine.n_retries++;
+        status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
+    }
     if (status != LB_STATUS_OK)
         return status;
     r->result->n_children = 1;

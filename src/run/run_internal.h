@@ -21,8 +21,8 @@ typedef struct lb_run {
     lb_child *child;
     lb_child_params child_params; /* the next child's: with fewer bytes after one that found no memory */
     lb_work *work;                /* NULL: no memory plan */
-    int videos_lost; /* in a row, see VIDEOS_LOST_MAX */
-    bool given_up;   /* no child is started any more */
+    int videos_lost;              /* in a row, see VIDEOS_LOST_MAX */
+    bool given_up;                /* no child is started any more */
     lb_error last_death;
     lb_status journal_status; /* not OK: answers cannot be stored any more, the run ends */
     lb_error journal_error;
@@ -38,6 +38,12 @@ static inline void lb_run_warn(const lb_run *r, const char *message) {
     if (r->observer.warning)
         r->observer.warning(message, r->observer.user);
 }
+
+/* Whether another plan, with less memory, may be tried: only where there is one. */
+bool lb_run_can_retry(const lb_run *r);
+
+/* Another process took the memory, or more was needed than planned: ggml aborts, or an allocation of ours failed. */
+bool lb_run_is_memory_death(const lb_error *cause);
 
 /* The files that the answers come from; those that are missing the engine child tells of. */
 lb_status lb_run_look_at_weights(lb_run *r, lb_error *error);

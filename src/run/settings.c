@@ -34,6 +34,9 @@ void lb_settings_add_device(lb_settings *settings, const lb_child_state *state) 
     while (n && state->device[n - 1] >= '0' && state->device[n - 1] <= '9')
         n--;
     lb_settings_add(settings, LB_SETTING_BINDS, "device", "--device", "%.*s", (int)n, state->device);
+    /* batches and cache types that the plan chose: another plan rounds otherwise */
+    lb_settings_add(settings, LB_SETTING_BINDS, "plan", "what the memory plan does to fit (--vram, --allow)", "%s",
+                    state->adapted ? state->adapted : "");
     lb_settings_add(settings, LB_SETTING_NOTED, "device_description", "the device", "%s", state->device_description);
 }
 

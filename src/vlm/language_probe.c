@@ -82,8 +82,20 @@ static bool has_output(const lb_gguf *file) {
     return lb_gguf_find(file, "output.weight", &t);
 }
 
-/* On the CPU libllama's buffer is the part of the mapped file from the first tensor to the last. */
-static size_t mapped_bytes(const lb_gguf *file) {
+/* On the CPU libllama's buffer is the part of the mapped file from the first tensor to the last. Of a file that is
+ * still to be made: its tensors one after the other. */
+static size_t mapped_bytes(const lb_gguf *file, int bits) {
+    if (bits != 0) {
+        size_t sum = 0, own = 0;
+        for (size_t i = 0; i < lb_gguf_n_tensors(file); i++) {
+            lb_gguf_tensor t;
+            lb_gguf_tensor_at(file, i, &t);
+            quantized(&t, bits, strncmp(t.name, "output.", 7) == 0 || strcmp(t.name, "token_embd.weight") == 0);
+            own = t.n_bytes;
+            sum += (own + 31) / 32 * 32; /* a GGUF file's alignment */
+        }
+        return sum - ((own + 31) / 32 * 32 - own);
+    }
     const uint8_t *first = NULL, *end = NULL;
     for (size_t i = 0; i < lb_gguf_n_tensors(file); i++) {
         lb_gguf_tensor t;
@@ -98,7 +110,7 @@ static size_t mapped_bytes(const lb_gguf *file) {
 
 static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *layout, lb_language_sizes *sizes) {
     if (probe->device[0].is_cpu) {
-        sizes->weights[0] = mapped_bytes(probe->file);
+        sizes->weights[0] = mapped_bytes(probe->file, layout->weight_bits);
         return;
     }
     const int n_layer = probe->shape.n_layer, first_host = n_layer - layout->n_host_layers;
