@@ -4,7 +4,7 @@
 # make check            only the checks against the originals (PyTorch, transformers, decord, Pillow)
 # make sanitize         only the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench            the measurements that need no GPU
-# make fuzz             the readers of strangers' files under clang's libFuzzer, FUZZ_SECONDS (600) each
+# make fuzz             the readers of strangers' input under clang's libFuzzer, FUZZ_SECONDS (600) each
 # make soak             the tests that take long: kills, power cuts, 100,000 questions, 3,000 damaged videos
 # make install          into PREFIX (/usr/local), below DESTDIR
 # make clean            removes the build folders; downloads and llama.cpp stay in the cache folder
@@ -44,4 +44,4 @@ install:
 	@if [ -f $(BUILD)/Makefile ]; then cmake --build $(BUILD) -j2 >/dev/null; else scripts/build.sh $(BUILD); fi
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 clean:
-	rm -rf build build-cuda build-sanitize build-fuzz
+	rm -rf build build-cuda build-sanitize build-tsan build-fuzz

@@ -29,4 +29,9 @@ soak power ' power cuts' "LOWBEAM_POWER_CUTS=${LOWBEAM_POWER_CUTS:-20000}" "$fol
 soak edges ' questions in ' "LOWBEAM_MANY=${LOWBEAM_MANY:-100000}" python3 tests/run/test_edges.py
 # Real files of six containers, damaged.
 soak mutations ' damaged files | runs lost' "LOWBEAM_MUTATIONS=${LOWBEAM_MUTATIONS:-3000}" python3 tests/run/test_mutations.py
+# Model files, damaged.
+soak models ' damaged |runs lost' "LOWBEAM_MODEL_MUTATIONS=${LOWBEAM_MODEL_MUTATIONS:-600}" python3 tests/run/test_mutated_models.py
+# What has threads of our own under ThreadSanitizer, and one run under valgrind's memcheck.
+soak threads '^ThreadSanitizer|FAILED' scripts/tsan.sh
+soak memcheck '^memcheck' scripts/memcheck.sh "$folder"
 exit $status

@@ -34,7 +34,7 @@ CLIPS = os.path.join(TOP, "tests", "video", "ref")
 BUILD = os.environ.get("LOWBEAM_BUILD", os.path.join(TOP, "build"))
 LOWBEAM = os.path.join(BUILD, "lowbeam")
 SKIPPED = 77  # exit status that ctest counts as skipped
-LIMIT_S = 120  # of one run; the longest takes some 10 s
+LIMIT_S = 600 if "TSAN_OPTIONS" in os.environ else 120  # of one run; the longest takes some 10 s
 
 sys.path.insert(0, TOOLS)
 

@@ -353,6 +353,13 @@ static void decoder_is_not_believed(void **state) {
     snprintf(body, sizeof body, "cat %s >&3; sleep 60", in_folder("reply"));
     params = with_script(body);
     expect_failure("ref/mjpeg.mov", &params, LB_STATUS_INTERNAL, "mjpeg.mov: ", "mmm");
+    memset(failure.message, 0,
+           sizeof failure.message); /* fuzz_protocol found that this left an error without a cause */
+    write_file(in_folder("reply"), &failure, sizeof failure);
+    expect_failure("ref/mjpeg.mov", &params, LB_STATUS_INTERNAL, "mjpeg.mov: ", "did not say why");
+    memcpy(failure.message, "codec \xff\xc3.", 9); /* bytes of the file, which need not be UTF-8 */
+    write_file(in_folder("reply"), &failure, sizeof failure);
+    expect_failure("ref/mjpeg.mov", &params, LB_STATUS_INTERNAL, "mjpeg.mov: ", "codec ??.");
 }
 
 /* Pictures --------------------------------------------------------------------------------------------------------- */
