@@ -192,6 +192,9 @@ typedef struct lb_gdino_graph {
 lb_status lb_gdino_graph_begin(lb_gdino_graph *g, lb_error *error);
 lb_status lb_gdino_graph_constants(lb_gdino_graph *g, ggml_backend_t backend, ggml_backend_buffer_t *buffer,
                                    lb_error *error);
+/* What constants and activations would take on the device; nothing is allocated. */
+lb_status lb_gdino_graph_measure(lb_gdino_graph *g, const lb_device *device, size_t *bytes, lb_error *error);
+void lb_gdino_pretend(struct ggml_context *ctx); /* its tensors count as allocated: for graphs that are measured */
 void lb_gdino_graph_end(lb_gdino_graph *g);
 
 /* A constant: values is [ne product] of 4-byte numbers from malloc, which the graph frees; NULL counts as failure, told

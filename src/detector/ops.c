@@ -13,6 +13,11 @@ const char *lb_op_name(const lb_op *op) {
     return names[op->kind];
 }
 
+size_t lb_op_prepared_bytes(const lb_op *op) {
+    const bool converts = op->kind == LB_OP_LINEAR && op->bias && op->node->type == GGML_TYPE_F16;
+    return converts ? (size_t)op->node->ne[0] * sizeof(ggml_fp16_t) : 0;
+}
+
 static lb_op *new_op(lb_gdino_graph *g, lb_op_kind kind) {
     if (!g->ops)
         g->ops = calloc(N_OPS, sizeof *g->ops);
