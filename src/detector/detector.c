@@ -122,10 +122,10 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
     if (status == LB_STATUS_OK)
         status = lb_gdino_declare(detector->file, &detector->model, error);
     if (status == LB_STATUS_OK)
-        status = params->rest_weights ? lb_weights_load_host(detector->model.weights, &detector->device,
-                                                             LB_COMPONENT_DETECTOR_WEIGHTS, error)
-                                      : lb_weights_load(detector->model.weights, detector->backend,
-                                                        LB_COMPONENT_DETECTOR_WEIGHTS, error);
+        status =
+            params->rest_weights
+                ? lb_weights_load_host(detector->model.weights, &detector->device, LB_COMPONENT_DETECTOR_WEIGHTS, error)
+                : lb_weights_load(detector->model.weights, detector->backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status != LB_STATUS_OK) {
         lb_detector_free(detector);
         return status;
@@ -162,7 +162,8 @@ lb_status lb_detector_set_labels(lb_detector *detector, const int32_t *tokens, i
     if (status == LB_STATUS_OK)
         status = lb_weights_load(detector->model.bert.weights, detector->backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status == LB_STATUS_OK)
-        status = lb_gdino_text_make(&detector->model, &detector->device, detector->backend, tokens, n, &detector->probe, &text, error);
+        status = lb_gdino_text_make(&detector->model, &detector->device, detector->backend, tokens, n,
+                                    detector->params.exact, &detector->probe, &text, error);
     lb_weights_free(detector->model.bert.weights);
     detector->model.bert = (lb_bert){0};
     if (status != LB_STATUS_OK) {
@@ -223,6 +224,7 @@ static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pict
                                                .way = way(detector),
                                                .cuda = detector->cuda,
                                                .normal = detector->normal,
+                                               .exact = detector->params.exact,
                                                .watch = detector->probe.watch != NULL};
         status = lb_gdino_plan_make(&detector->model, detector->backend, &detector->text, &options, size, n,
                                     &detector->plan, error);

@@ -208,6 +208,7 @@ lb_status lb_gdino_plan_make(const lb_gdino_model *model, ggml_backend_t backend
                                         .way = options->way,
                                         .half = options->way == LB_GDINO_BY_CUDA &&
                                                 model->stage[0].block[0].qkv.w->type == GGML_TYPE_F16,
+                                        .exact = options->exact,
                                         .watch = options->watch};
     if (status == LB_STATUS_OK)
         status = build_encoder(plan, text, options->normal, error);

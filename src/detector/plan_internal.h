@@ -17,12 +17,12 @@ typedef struct lb_gdino_text {
 
 /* Runs BERT, whose weights must be loaded. */
 lb_status lb_gdino_text_make(const lb_gdino_model *model, const lb_device *device, ggml_backend_t backend,
-                             const int32_t *tokens, int n, const lb_detector_probe *probe, lb_gdino_text *text,
-                             lb_error *error);
+                             const int32_t *tokens, int n, bool exact, const lb_detector_probe *probe,
+                             lb_gdino_text *text, lb_error *error);
 /* The text as graphs see it, of tensors that only count as allocated; and what making it would take on the device:
  * features that stay, and activations while BERT runs, whose weights must be declared. */
-lb_status lb_gdino_text_measure(const lb_gdino_model *model, const lb_device *device, int n, lb_gdino_text *text,
-                                size_t *feature_bytes, size_t *compute_bytes, lb_error *error);
+lb_status lb_gdino_text_measure(const lb_gdino_model *model, const lb_device *device, int n, bool exact,
+                                lb_gdino_text *text, size_t *feature_bytes, size_t *compute_bytes, lb_error *error);
 void lb_gdino_text_free(lb_gdino_text *text);
 
 typedef struct lb_gdino_plan lb_gdino_plan;
@@ -30,10 +30,11 @@ typedef struct lb_gdino_plan lb_gdino_plan;
 typedef struct lb_gdino_plan_options {
     const lb_device *device;
     lb_gdino_way way;
-    struct lb_cuda *cuda;          /* BY_CUDA, else NULL */
-    const float (*normal)[256];    /* [3]: 8-bit values normalised, by channel */
+    struct lb_cuda *cuda;       /* BY_CUDA, else NULL */
+    const float (*normal)[256]; /* [3]: 8-bit values normalised, by channel */
+    bool exact;                 /* no product in tf32 */
     bool watch;
-    bool measure;                  /* nothing is allocated (backend NULL): lb_gdino_plan_bytes tells what would be */
+    bool measure; /* nothing is allocated (backend NULL): lb_gdino_plan_bytes tells what would be */
 } lb_gdino_plan_options;
 
 /* size: [n][2], width and height. model and text must outlive the plan. */

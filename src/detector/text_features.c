@@ -36,9 +36,9 @@ static void sine_positions(const int32_t *position, int n, int d, float *out) {
 
 /* features: [n][d], from malloc. */
 static lb_status run_bert(const lb_gdino_model *model, const lb_device *device, ggml_backend_t backend,
-                          const int32_t *tokens, int n, const uint8_t *mask, const int32_t *position,
+                          const int32_t *tokens, int n, const uint8_t *mask, const int32_t *position, bool exact,
                           const lb_detector_probe *probe, float *features, lb_error *error) {
-    lb_gdino_graph g = {.model = model, .n_text = n, .watch = probe->watch != NULL};
+    lb_gdino_graph g = {.model = model, .n_text = n, .exact = exact, .watch = probe->watch != NULL};
     ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend));
     ggml_backend_buffer_t constants = NULL;
     struct ggml_tensor *out = NULL;
@@ -81,14 +81,13 @@ static lb_status make_tensors(lb_gdino_text *text, int d, lb_error *error) {
 }
 
 /* Of BERT's graph for n tokens: sizes do not depend on what the tokens are. */
-static lb_status measure_bert(const lb_gdino_model *model, const lb_device *device, int n, size_t *bytes,
+static lb_status measure_bert(const lb_gdino_model *model, const lb_device *device, int n, bool exact, size_t *bytes,
                               lb_error *error) {
-    lb_gdino_graph g = {.model = model, .n_text = n};
+    lb_gdino_graph g = {.model = model, .n_text = n, .exact = exact};
     uint8_t *mask = calloc((size_t)n * (size_t)n, 1);
     int32_t *position = calloc((size_t)n, sizeof *position);
-    lb_status status = mask && position
-                           ? lb_gdino_graph_begin(&g, error)
-                           : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d tokens", n);
+    lb_status status = mask && position ? lb_gdino_graph_begin(&g, error)
+                                        : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d tokens", n);
     if (status == LB_STATUS_OK) {
         lb_gdino_text_graph(&g, mask, position);
         status = lb_gdino_graph_measure(&g, device, bytes, error);
@@ -99,8 +98,8 @@ static lb_status measure_bert(const lb_gdino_model *model, const lb_device *devi
     return status;
 }
 
-lb_status lb_gdino_text_measure(const lb_gdino_model *model, const lb_device *device, int n, lb_gdino_text *text,
-                                size_t *feature_bytes, size_t *compute_bytes, lb_error *error) {
+lb_status lb_gdino_text_measure(const lb_gdino_model *model, const lb_device *device, int n, bool exact,
+                                lb_gdino_text *text, size_t *feature_bytes, size_t *compute_bytes, lb_error *error) {
     *text = (lb_gdino_text){.n = n, .place = device->place};
     lb_status status = make_tensors(text, model->hparams.d_model, error);
     if (status != LB_STATUS_OK)
@@ -108,7 +107,7 @@ lb_status lb_gdino_text_measure(const lb_gdino_model *model, const lb_device *de
     *feature_bytes =
         ggml_backend_alloc_ctx_tensors_from_buft_size(text->ctx, ggml_backend_dev_buffer_type(device->handle));
     lb_gdino_pretend(text->ctx);
-    return measure_bert(model, device, n, compute_bytes, error);
+    return measure_bert(model, device, n, exact, compute_bytes, error);
 }
 
 /* Features, mask and positions into a buffer of their own. */
@@ -129,8 +128,8 @@ static lb_status keep(ggml_backend_t backend, lb_gdino_text *text, int d, const 
 }
 
 lb_status lb_gdino_text_make(const lb_gdino_model *model, const lb_device *device, ggml_backend_t backend,
-                             const int32_t *tokens, int n, const lb_detector_probe *probe, lb_gdino_text *text,
-                             lb_error *error) {
+                             const int32_t *tokens, int n, bool exact, const lb_detector_probe *probe,
+                             lb_gdino_text *text, lb_error *error) {
     const int d = model->hparams.d_model;
     const size_t n_pairs = (size_t)n * (size_t)n, n_values = (size_t)n * (size_t)d;
     *text = (lb_gdino_text){.n = n, .place = device->place};
@@ -143,7 +142,7 @@ lb_status lb_gdino_text_make(const lb_gdino_model *model, const lb_device *devic
                            : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for %d tokens", n);
     if (status == LB_STATUS_OK) {
         lb_gdino_phrases(tokens, n, special_tokens, sees, position);
-        status = run_bert(model, device, backend, tokens, n, sees, position, probe, features, error);
+        status = run_bert(model, device, backend, tokens, n, sees, position, exact, probe, features, error);
     }
     for (size_t i = 0; i < n_values && status == LB_STATUS_OK; i++)
         if (!isfinite(features[i]))

@@ -3,7 +3,8 @@
  *     dump_memory MODEL.gguf WIDTH HEIGHT N [--rest] [--gathers] [--device NAME]
  *
  * One JSON line: "measured" is lb_find_measure's; "open" and "run" are the ledger's bytes then, "peak" its peaks while
- * labels were set and while N grey frames of WIDTH x HEIGHT ran; "rested" after lb_find_rest, "again" after a second run.
+ * labels were set and while N grey frames of WIDTH x HEIGHT ran; "rested" after lb_find_rest, "again" after a second
+ * run.
  * --rest: weights and activations rest. Two runs must give the same boxes: "same". */
 #include "detector/find.h"
 
