@@ -2,7 +2,7 @@
 # The detector on a machine with an NVIDIA card, in one run of under 150 s: does it give the CPU's numbers, where does its
 # time go, how long does it take beside transformers.
 #   bench/gpu_detector.sh BUNDLE.tar.xz SMALL_MODELS OUT_DIR
-# BUNDLE: lowbeam, dump_detector and bench_detector built for CUDA, with a `run` script; SMALL_MODELS: a folder or .tar.xz
+# BUNDLE: lowbeam, dump_detector, dump_memory and bench_detector built for CUDA, with a `run` script; SMALL_MODELS: a folder or .tar.xz
 # of what tools/make_detector_models.py wrote. Needs torch, transformers and safetensors there. LLAMA_LIBS: a folder with
 # CUDA's libggml*.so and libllama.so in place of the bundle's, such as a prefix's lib; one that was built there, say.
 set -uo pipefail
@@ -34,6 +34,9 @@ make_model() {
 }
 make_model base f16 &
 make_model tiny "f32 f16"
+
+step "memory: what is measured before loading, and what is taken then"
+for options in "" "--rest"; do "$run" dump_memory "$work/tiny-f16.gguf" 1920 1080 8 --device "$device" $options; done
 
 step "timing: Swin-T f16, batches of 8 and 1, with our kernels"
 bench() { "$run" bench_detector "$@" --device "$device" --size "$size" --rounds "$rounds"; }

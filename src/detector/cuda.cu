@@ -84,7 +84,7 @@ static const char *prepare_linear(lb_cuda *cuda, lb_op *op) {
     if (op->bias) {
         const void *bias = op->bias->data;
         if (out->type == GGML_TYPE_F16) {
-            cudaError_t status = cudaMalloc((void **)&p->bias, n_out * sizeof *p->bias);
+            cudaError_t status = cudaMalloc((void **)&p->bias, lb_op_prepared_bytes(op));
             if (status != cudaSuccess)
                 return text(status);
             to_half_kernel<<<blocks(n_out, 128), 128, 0, cuda->stream>>>((const float *)bias, p->bias, (int)n_out);

@@ -22,7 +22,8 @@ extern "C" {
 
 typedef struct lb_cuda lb_cuda;
 
-/* NULL with *why NULL: not built in, or the memory is no CUDA device's. Memory on the device: lb_cuda_bytes. */
+/* NULL with *why NULL: not built in, or the memory is no CUDA device's. Memory on the device: lb_cuda_bytes (0 where it
+ * is not built in). */
 lb_cuda *lb_cuda_open(const void *device_memory, const char **why);
 size_t lb_cuda_bytes(void);
 /* The first launch of an operation prepares it (op->prepared): chooses a product's algorithm, converts a bias. */

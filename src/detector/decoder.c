@@ -78,7 +78,7 @@ static struct ggml_tensor *query_positions(lb_gdino_graph *g, const sine_constan
     }
     x = ggml_repeat_4d(ctx, ggml_mul(ctx, x, constants->ratio), half, 4, n_queries, n);
     x = ggml_sin(ctx, ggml_add(ctx, ggml_mul(ctx, x, constants->frequency), constants->phase));
-    return lb_mlp_apply(ctx, &g->model->reference_points_head, ggml_reshape_3d(ctx, x, 4 * half, n_queries, n));
+    return lb_mlp_apply(g, &g->model->reference_points_head, ggml_reshape_3d(ctx, x, 4 * half, n_queries, n));
 }
 
 /* GroundingDinoDecoderLayer */
@@ -90,10 +90,10 @@ static struct ggml_tensor *decoder_layer(lb_gdino_graph *g, const lb_gdino_decod
     const int n_heads = g->model->hparams.decoder_attention_heads;
     const float eps = g->model->hparams.layer_norm_eps;
     struct ggml_tensor *q = ggml_add(ctx, x, position);
-    struct ggml_tensor *cur = lb_attention_apply(ctx, &layer->self_attn, n_heads, q, q, x, NULL);
+    struct ggml_tensor *cur = lb_attention_apply(g, &layer->self_attn, n_heads, q, q, x, NULL);
     x = lb_norm_apply(ctx, &layer->self_attn_norm, ggml_add(ctx, cur, x), eps);
     q = ggml_add(ctx, x, position);
-    cur = lb_attention_apply(ctx, &layer->text_attn, n_heads, q, text, text, NULL);
+    cur = lb_attention_apply(g, &layer->text_attn, n_heads, q, text, text, NULL);
     x = lb_norm_apply(ctx, &layer->text_attn_norm, ggml_add(ctx, cur, x), eps);
     cur = lb_deformable_apply(g, &layer->cross_attn, lb_gdino_cast(g, x, position), memory, keep, x, sampling);
     x = lb_gdino_norm(g, &layer->cross_attn_norm, cur, eps, GGML_TYPE_F32);
@@ -121,8 +121,8 @@ void lb_gdino_decode(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_
         if (last || g->watch) {
             /* what leaves the model is computed from the normalised state, the next layer's reference is not */
             struct ggml_tensor *hidden = lb_norm_apply(ctx, &model->decoder_norm, x, hp->layer_norm_eps);
-            struct ggml_tensor *logits = lb_gdino_class_logits(ctx, hidden, text);
-            struct ggml_tensor *boxes = lb_gdino_refine(ctx, &model->bbox[i], hidden, reference);
+            struct ggml_tensor *logits = lb_gdino_class_logits(g, hidden, text);
+            struct ggml_tensor *boxes = lb_gdino_refine(g, &model->bbox[i], hidden, reference);
             ggml_format_name(logits, last ? "logits" : "logits_%d", i);
             ggml_format_name(boxes, last ? "boxes" : "boxes_%d", i);
             ggml_set_output(logits);
@@ -131,6 +131,6 @@ void lb_gdino_decode(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_
             ggml_build_forward_expand(g->graph, boxes);
         }
         if (!last)
-            reference = lb_gdino_mark(g, lb_gdino_refine(ctx, &model->bbox[i], x, reference), "reference_%d", i + 1);
+            reference = lb_gdino_mark(g, lb_gdino_refine(g, &model->bbox[i], x, reference), "reference_%d", i + 1);
     }
 }

@@ -5,6 +5,7 @@
 #include "detector/model_internal.h"
 #include "detector/plan_internal.h"
 #include "nn/log.h"
+#include "nn/pinned.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,8 +19,8 @@ struct lb_detector {
     ggml_backend_t backend;
     lb_cuda *cuda; /* NULL: no kernels of ours */
     lb_gdino_text text;
-    lb_gdino_plan *plan;           /* of the last batch's shape */
-    ggml_backend_buffer_t staging; /* of the last batch's pixels, where the device copies from fastest */
+    lb_gdino_plan *plan; /* of the last batch's shape */
+    lb_pinned staging;   /* of the last batch's pixels, where the device copies from fastest */
     lb_detector_params params;
     lb_detector_probe probe;
     float normal[3][256]; /* (value * (1 / 255) - mean) / std, by channel */
@@ -46,7 +47,7 @@ static void set_n_threads(ggml_backend_t backend, int n_threads) {
 }
 
 size_t lb_detector_activation_bytes(const lb_detector *detector) {
-    return detector->plan ? lb_gdino_plan_bytes(detector->plan) : 0;
+    return (detector->plan ? lb_gdino_plan_bytes(detector->plan) : 0) + (detector->cuda ? lb_cuda_bytes() : 0);
 }
 
 static lb_status open_backend(lb_detector *detector, lb_error *error) {
@@ -72,8 +73,17 @@ static lb_status rise(lb_detector *detector, lb_error *error) {
         detector->cuda = lb_cuda_open(detector->model.level_embed->data, &why);
         if (why)
             status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", detector->device.name, why);
+        if (detector->cuda)
+            lb_ledger_add_on(detector->device.place, LB_COMPONENT_DETECTOR_COMPUTE, lb_cuda_bytes());
     }
     return status;
+}
+
+static void close_cuda(lb_detector *detector) {
+    if (detector->cuda)
+        lb_ledger_sub_on(detector->device.place, LB_COMPONENT_DETECTOR_COMPUTE, lb_cuda_bytes());
+    lb_cuda_close(detector->cuda);
+    detector->cuda = NULL;
 }
 
 static void forget_plan(lb_detector *detector) {
@@ -86,8 +96,7 @@ void lb_detector_rest(lb_detector *detector) {
     if (!params->rest_compute && !params->rest_weights)
         return;
     forget_plan(detector); /* it knows where the weights lay */
-    lb_cuda_close(detector->cuda);
-    detector->cuda = NULL;
+    close_cuda(detector);
     if (params->rest_weights)
         lb_weights_leave(detector->model.weights);
     if (params->rest_compute && detector->backend) {
@@ -132,8 +141,7 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
 
 void lb_detector_set_probe(lb_detector *detector, const lb_detector_probe *probe) {
     detector->probe = probe ? *probe : (lb_detector_probe){0};
-    lb_gdino_plan_free(detector->plan); /* a watched graph keeps what another gives away */
-    detector->plan = NULL;
+    forget_plan(detector); /* a watched graph keeps what another gives away */
 }
 
 lb_status lb_detector_set_labels(lb_detector *detector, const int32_t *tokens, int n, lb_error *error) {
@@ -154,15 +162,15 @@ lb_status lb_detector_set_labels(lb_detector *detector, const int32_t *tokens, i
     if (status == LB_STATUS_OK)
         status = lb_weights_load(detector->model.bert.weights, detector->backend, LB_COMPONENT_DETECTOR_WEIGHTS, error);
     if (status == LB_STATUS_OK)
-        status = lb_gdino_text_make(&detector->model, detector->backend, tokens, n, &detector->probe, &text, error);
+        status = lb_gdino_text_make(&detector->model, &detector->device, detector->backend, tokens, n,
+                                    detector->params.exact, &detector->probe, &text, error);
     lb_weights_free(detector->model.bert.weights);
     detector->model.bert = (lb_bert){0};
     if (status != LB_STATUS_OK) {
         lb_gdino_text_free(&text);
         return status;
     }
-    lb_gdino_plan_free(detector->plan); /* built around the text before */
-    detector->plan = NULL;
+    forget_plan(detector); /* built around the text before */
     lb_gdino_text_free(&detector->text);
     detector->text = text;
     return LB_STATUS_OK;
@@ -188,16 +196,18 @@ static void place_bytes(const lb_detector_picture *picture, int width, uint8_t *
         memcpy(out + (size_t)y * (size_t)width * 3, picture->rgb + (size_t)y * row, row);
 }
 
-/* Memory for a batch's pixels, kept for the next; NULL when there is none. */
-static void *staging(lb_detector *detector, size_t n_bytes) {
-    if (detector->staging && ggml_backend_buffer_get_size(detector->staging) >= n_bytes)
-        return ggml_backend_buffer_get_base(detector->staging);
-    ggml_backend_buffer_free(detector->staging);
-    ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(detector->device.handle);
-    detector->staging = type ? ggml_backend_buft_alloc_buffer(type, n_bytes) : NULL;
-    if (!detector->staging) /* no memory that is pinned */
-        detector->staging = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), n_bytes);
-    return detector->staging ? ggml_backend_buffer_get_base(detector->staging) : NULL;
+/* Memory for a batch's pixels, kept for the next. */
+static lb_status stage(lb_detector *detector, size_t n_bytes, lb_error *error) {
+    if (detector->staging.data && detector->staging.bytes >= n_bytes)
+        return LB_STATUS_OK;
+    lb_pinned_free(&detector->staging);
+    return lb_pinned_alloc(&detector->device, n_bytes, LB_COMPONENT_FRAMES, &detector->staging, error);
+}
+
+static lb_gdino_way way(const lb_detector *detector) {
+    if (detector->cuda)
+        return LB_GDINO_BY_CUDA;
+    return detector->device.is_cpu && !detector->params.gathers ? LB_GDINO_BY_FUNCTION : LB_GDINO_BY_GGML;
 }
 
 static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pictures, int n, lb_error *error) {
@@ -211,12 +221,10 @@ static lb_status use_plan(lb_detector *detector, const lb_detector_picture *pict
         lb_gdino_plan_free(detector->plan); /* first, or the two would have to fit beside each other */
         detector->plan = NULL;
         const lb_gdino_plan_options options = {.device = &detector->device,
-                                               .way = detector->cuda             ? LB_GDINO_BY_CUDA
-                                                      : !detector->device.is_cpu ? LB_GDINO_BY_GGML
-                                                      : detector->params.gathers ? LB_GDINO_BY_GGML
-                                                                                 : LB_GDINO_BY_FUNCTION,
+                                               .way = way(detector),
                                                .cuda = detector->cuda,
                                                .normal = detector->normal,
+                                               .exact = detector->params.exact,
                                                .watch = detector->probe.watch != NULL};
         status = lb_gdino_plan_make(&detector->model, detector->backend, &detector->text, &options, size, n,
                                     &detector->plan, error);
@@ -242,9 +250,9 @@ static lb_status run_batch(lb_detector *detector, const lb_detector_picture *pic
     int width, height;
     lb_gdino_plan_pixels(detector->plan, &width, &height);
     const size_t per_picture = (size_t)width * (size_t)height * 3, n_bytes = lb_gdino_plan_pixel_bytes(detector->plan);
-    void *pixels = staging(detector, n_bytes);
-    if (!pixels)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the pixels of %d pictures", n);
+    if ((status = stage(detector, n_bytes, error)) != LB_STATUS_OK)
+        return status;
+    void *pixels = detector->staging.data;
     if (!detector->cuda)
         memset(pixels, 0, n_bytes);
     for (int i = 0; i < n; i++) {
@@ -282,19 +290,18 @@ lb_status lb_detector_run(lb_detector *detector, const lb_detector_picture *pict
 }
 
 void lb_detector_release(lb_detector *detector) {
-    lb_gdino_plan_free(detector->plan);
-    detector->plan = NULL;
+    forget_plan(detector);
 }
 
 void lb_detector_free(lb_detector *detector) {
     if (!detector)
         return;
-    lb_gdino_plan_free(detector->plan);
+    forget_plan(detector);
     lb_gdino_text_free(&detector->text);
     lb_weights_free(detector->model.bert.weights);
-    lb_cuda_close(detector->cuda);
+    close_cuda(detector);
     lb_weights_free(detector->model.weights);
-    ggml_backend_buffer_free(detector->staging);
+    lb_pinned_free(&detector->staging);
     if (detector->backend)
         ggml_backend_free(detector->backend);
     lb_gguf_close(detector->file);

@@ -27,13 +27,13 @@ struct ggml_tensor;
 
 typedef struct lb_detector_params {
     lb_device device;
-    int n_threads;   /* CPU backend; 0: as many as there are cores */
-    int frame_batch; /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
+    int n_threads;     /* CPU backend; 0: as many as there are cores */
+    int frame_batch;   /* most pictures in one graph; 0: 8 on a GPU, 1 on the CPU. Halved while memory is short. */
     bool rest_compute; /* lb_detector_rest gives back activations, and the backend with its pool */
     bool rest_weights; /* ... and the weights, which then wait in pinned host memory */
-    bool gathers;    /* by ggml's operations alone, on any device: for comparison */
-    bool kernels;    /* the graph for our kernels on the CPU too: for tests that bring them */
-    bool exact;      /* f32 models on a GPU: products in f32 and not in tf32 */
+    bool gathers;      /* by ggml's operations alone, on any device: for comparison */
+    bool kernels;      /* the graph for our kernels on the CPU too: for tests that bring them */
+    bool exact;        /* f32 models on a GPU: products in f32 and not in tf32 */
 } lb_detector_params;
 
 size_t lb_detector_activation_bytes(const lb_detector *detector); /* of the last batch's shape */
@@ -66,7 +66,8 @@ typedef struct lb_detector_picture {
 lb_status lb_detector_run(lb_detector *detector, const lb_detector_picture *pictures, int n, float *logits,
                           float *boxes, lb_error *error);
 
-/* Between the videos: gives back to the device what params say may rest. Nothing is lost: the next run takes it again. */
+/* Between the videos: gives back to the device what params say may rest. Nothing is lost: the next run takes it again.
+ */
 void lb_detector_rest(lb_detector *detector);
 
 /* For tests. watch: called after each batch with every named intermediate (model_internal.h's marks). choice: NULL or

@@ -72,6 +72,8 @@ lb_status lb_find_open(const char *path, const lb_find_params *params, lb_find *
                params->labels_path ? params->labels_path : "labels", f->labels->unknown);
     if (status == LB_STATUS_OK)
         status = lb_detector_set_labels(f->detector, f->labels->token, f->labels->n_tokens, error);
+    if (status == LB_STATUS_OK)
+        lb_detector_rest(f->detector); /* nothing but the weights, if they are to stay, until the first run */
     if (status != LB_STATUS_OK)
         lb_find_free(f);
     else
@@ -192,17 +194,18 @@ lb_status lb_find_measure(const char *path, const lb_find_params *params, int wi
                           lb_find_sizes *sizes, lb_error *error) {
     *sizes = (lb_find_sizes){0};
     lb_find *f = NULL;
-    int size[2];
     lb_status status = read_file(path, params, &f, error);
     if (status != LB_STATUS_OK)
         return status;
     const lb_preprocess_params *p = &f->preprocess;
-    if (width > 0 && height > 0)
-        status = lb_preprocess_size(p, width, height, &size[0], &size[1], error);
-    else
-        size[0] = p->longest_edge, size[1] = p->shortest_edge;
+    const int most = p->longest_edge > p->shortest_edge ? p->longest_edge : p->shortest_edge;
+    int size[2][2] = {{most, p->shortest_edge}, {p->shortest_edge, most}};
+    const bool known = width > 0 && height > 0;
+    if (known)
+        status = lb_preprocess_size(p, width, height, &size[0][0], &size[0][1], error);
     if (status == LB_STATUS_OK)
-        status = lb_gdino_measure(path, &params->detector.device, f->labels->n_tokens, size, n, sizes, error);
+        status = lb_gdino_measure(path, &params->detector, f->labels->n_tokens, (const int(*)[2])size, known ? 1 : 2, n,
+                                  sizes, error);
     lb_find_free(f);
     return status;
 }

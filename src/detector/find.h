@@ -54,10 +54,11 @@ void lb_find_rest(lb_find *find);
 
 /* What lb_find_open and a run would take on the device, from the header and graphs that are built, not allocated. */
 typedef struct lb_find_sizes {
-    size_t weight_bytes;       /* without the text encoder's */
-    size_t text_bytes;         /* text features */
-    size_t text_encoder_bytes; /* the text encoder's weights, there while labels are set */
-    size_t compute_bytes;      /* activations and constants of n frames at once */
+    size_t weight_bytes;                                   /* without the text encoder's */
+    size_t text_bytes;                                     /* text features */
+    size_t text_encoder_bytes, text_encoder_compute_bytes; /* its weights and activations: while labels are set */
+    size_t compute_bytes;              /* activations, constants and workspaces of n frames at once */
+    size_t staging_bytes;              /* their pixels, on the host */
     int64_t n_rows, n_widest, n_width; /* of a frame: tokens of the largest map, and the widest product over them */
 } lb_find_sizes;
 

@@ -47,8 +47,8 @@ struct ggml_tensor *lb_gdino_project(lb_gdino_graph *g, struct ggml_tensor *cons
 }
 
 /* GroundingDinoSinePositionEmbedding along one axis: (i + 1) / (valid + 1e-6) * 2 pi over the frequencies, sine and
- * cosine in turn. ne = [d / 2, n] for each kind of image. What lies in the padding gets other values than in the reference;
- * nothing that is not padding depends on them. */
+ * cosine in turn. ne = [d / 2, n] for each kind of image. What lies in the padding gets other values than in the
+ * reference; nothing that is not padding depends on them. */
 static struct ggml_tensor *axis_embedding(lb_gdino_graph *g, int level, int axis) {
     const lb_gdino_geometry *geometry = g->geometry;
     const int half = g->model->hparams.d_model / 2, n_images = lb_gdino_n_kinds(geometry);
@@ -168,39 +168,39 @@ static void fuse(lb_gdino_graph *g, const lb_gdino_encoder_layer *layer, struct 
     struct ggml_tensor *v = lb_gdino_norm(g, &layer->fusion_vision_norm, *vision, hp->layer_norm_eps, GGML_TYPE_F32);
     struct ggml_tensor *t = lb_norm_apply(ctx, &layer->fusion_text_norm, *text, hp->layer_norm_eps);
 
-    struct ggml_tensor *key = heads(ctx, lb_linear_apply(ctx, &layer->text_proj, t), n_heads);
+    struct ggml_tensor *key = heads(ctx, lb_linear_apply(g, &layer->text_proj, t), n_heads);
     struct ggml_tensor *query_w = ggml_reshape_3d(ctx, widen(ctx, layer->vision_proj.w), d, d_head, n_heads);
     query_w = ggml_cont(ctx, ggml_transpose(ctx, query_w)); /* ne = [d_head, d, H] */
     struct ggml_tensor *query_b = ggml_reshape_3d(ctx, layer->vision_proj.b, d_head, 1, n_heads);
     /* ne = [d, T * H, B] and [T * H, 1, B] */
-    struct ggml_tensor *turned = ggml_reshape_3d(ctx, ggml_mul_mat(ctx, query_w, key), d, n_text * n_heads, n);
-    struct ggml_tensor *offset = ggml_mul_mat(ctx, query_b, key); /* ne = [1, T, H, B] */
+    struct ggml_tensor *turned = ggml_reshape_3d(ctx, lb_gdino_product(g, query_w, key), d, n_text * n_heads, n);
+    struct ggml_tensor *offset = lb_gdino_product(g, query_b, key); /* ne = [1, T, H, B] */
     offset = ggml_reshape_3d(ctx, offset, n_text * n_heads, 1, n);
 
     /* text sees vision; the offset is the same along a row and cancels */
-    struct ggml_tensor *to_text = ggml_mul_mat(ctx, v, turned); /* ne = [S, T * H, B] */
+    struct ggml_tensor *to_text = lb_gdino_product(g, v, turned); /* ne = [S, T * H, B] */
     if (padding)
         to_text = ggml_add(ctx, to_text, padding);
     to_text = ggml_soft_max_ext(ctx, to_text, NULL, scale, 0.0f);
     struct ggml_tensor *seen =
-        ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, v)), to_text); /* ne = [d, T * H, B] */
+        lb_gdino_product(g, ggml_cont(ctx, ggml_transpose(ctx, v)), to_text); /* ne = [d, T * H, B] */
     struct ggml_tensor *value_w = ggml_reshape_3d(ctx, layer->values_vision_proj.w, d, d_head, n_heads);
-    seen = ggml_mul_mat(ctx, value_w, ggml_reshape_4d(ctx, seen, d, n_text, n_heads, n)); /* ne = [d_head, T, H, B] */
+    seen = lb_gdino_product(g, value_w, ggml_reshape_4d(ctx, seen, d, n_text, n_heads, n)); /* ne = [d_head, T, H, B] */
     seen = ggml_cont_3d(ctx, ggml_permute(ctx, seen, 0, 2, 1, 3), embed, n_text, n);
     struct ggml_tensor *delta_t =
-        lb_linear_apply(ctx, &layer->out_text_proj, ggml_add(ctx, seen, layer->values_vision_proj.b));
+        lb_linear_apply(g, &layer->out_text_proj, ggml_add(ctx, seen, layer->values_vision_proj.b));
 
     /* vision sees text */
-    struct ggml_tensor *to_vision = ggml_add(ctx, ggml_mul_mat(ctx, turned, v), offset); /* ne = [T * H, S, B] */
-    to_vision = ggml_reshape_2d(ctx, to_vision, n_text, n_heads * n_tokens * n);         /* rows, see deformable.c */
+    struct ggml_tensor *to_vision = ggml_add(ctx, lb_gdino_product(g, turned, v), offset); /* ne = [T * H, S, B] */
+    to_vision = ggml_reshape_2d(ctx, to_vision, n_text, n_heads * n_tokens * n);           /* rows, see deformable.c */
     to_vision = ggml_soft_max_ext(ctx, to_vision, NULL, scale, 0.0f);
     to_vision = ggml_reshape_3d(ctx, to_vision, n_text * n_heads, n_tokens, n);
-    struct ggml_tensor *value = heads(ctx, lb_linear_apply(ctx, &layer->values_text_proj, t), n_heads);
+    struct ggml_tensor *value = heads(ctx, lb_linear_apply(g, &layer->values_text_proj, t), n_heads);
     struct ggml_tensor *out_w = ggml_reshape_3d(ctx, widen(ctx, layer->out_vision_proj.w), d_head, n_heads, d);
     out_w = ggml_cont(ctx, ggml_permute(ctx, out_w, 0, 2, 1, 3)); /* ne = [d_head, d, H] */
-    value = ggml_reshape_3d(ctx, ggml_mul_mat(ctx, out_w, value), d, n_text * n_heads, n);
+    value = ggml_reshape_3d(ctx, lb_gdino_product(g, out_w, value), d, n_text * n_heads, n);
     value = ggml_cont(ctx, ggml_transpose(ctx, value)); /* ne = [T * H, d, B] */
-    struct ggml_tensor *delta_v = ggml_add(ctx, ggml_mul_mat(ctx, value, to_vision), layer->out_vision_proj.b);
+    struct ggml_tensor *delta_v = ggml_add(ctx, lb_gdino_product(g, value, to_vision), layer->out_vision_proj.b);
 
     *vision = ggml_add(ctx, v, ggml_mul(ctx, delta_v, layer->vision_param)); /* the residual starts after the norm */
     *text = ggml_add(ctx, t, ggml_mul(ctx, delta_t, layer->text_param));
@@ -213,10 +213,10 @@ static struct ggml_tensor *enhance_text(lb_gdino_graph *g, const lb_gdino_encode
     const lb_gdino_hparams *hp = &g->model->hparams;
     struct ggml_tensor *q = ggml_add(ctx, x, constants->position);
     struct ggml_tensor *cur =
-        lb_attention_apply(ctx, &layer->text_attn, hp->encoder_attention_heads / 2, q, q, x, constants->mask);
+        lb_attention_apply(g, &layer->text_attn, hp->encoder_attention_heads / 2, q, q, x, constants->mask);
     x = lb_norm_apply(ctx, &layer->text_norm_before, ggml_add(ctx, cur, x), hp->layer_norm_eps);
-    cur = ggml_relu(ctx, lb_linear_apply(ctx, &layer->text_fc1, x));
-    cur = ggml_add(ctx, lb_linear_apply(ctx, &layer->text_fc2, cur), x);
+    cur = ggml_relu(ctx, lb_linear_apply(g, &layer->text_fc1, x));
+    cur = ggml_add(ctx, lb_linear_apply(g, &layer->text_fc2, cur), x);
     return lb_norm_apply(ctx, &layer->text_norm_after, cur, hp->layer_norm_eps);
 }
 

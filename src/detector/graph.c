@@ -73,6 +73,27 @@ lb_status lb_gdino_graph_constants(lb_gdino_graph *g, ggml_backend_t backend, gg
     return LB_STATUS_OK;
 }
 
+void lb_gdino_pretend(struct ggml_context *ctx) {
+    for (struct ggml_tensor *t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t))
+        t->data = t; /* any address: what a graph allocator looks at */
+}
+
+lb_status lb_gdino_graph_measure(lb_gdino_graph *g, const lb_device *device, size_t *bytes, lb_error *error) {
+    ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(device->handle);
+    *bytes = 0;
+    if (g->failed)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the detector's constants");
+    ggml_gallocr_t allocator = ggml_gallocr_new(type);
+    if (!allocator)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the detector's graph");
+    const size_t constants = ggml_backend_alloc_ctx_tensors_from_buft_size(g->constant_ctx, type);
+    lb_gdino_pretend(g->constant_ctx);
+    ggml_gallocr_reserve_n_size(allocator, g->graph, NULL, NULL, bytes);
+    *bytes += constants;
+    ggml_gallocr_free(allocator);
+    return LB_STATUS_OK;
+}
+
 struct ggml_tensor *lb_gdino_input(lb_gdino_graph *g, const char *name, enum ggml_type type, int64_t ne0, int64_t ne1,
                                    int64_t ne2) {
     struct ggml_tensor *t = ggml_new_tensor_3d(g->ctx, type, ne0, ne1, ne2);

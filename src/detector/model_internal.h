@@ -181,9 +181,10 @@ typedef struct lb_gdino_graph {
     struct ggml_cgraph *graph;
     int n_text; /* T */
     lb_gdino_way way;
-    bool half;   /* BY_CUDA: what goes into products is f16 */
-    lb_op *ops;  /* in no order; they live as long as the graph */
+    bool half;  /* BY_CUDA: what goes into products is f16 */
+    lb_op *ops; /* in no order; they live as long as the graph */
     int n_ops;
+    bool exact;  /* no product in tf32 */
     bool watch;  /* keep the named intermediates: tests compare them */
     bool failed; /* memory for a constant was short */
 } lb_gdino_graph;
@@ -192,6 +193,9 @@ typedef struct lb_gdino_graph {
 lb_status lb_gdino_graph_begin(lb_gdino_graph *g, lb_error *error);
 lb_status lb_gdino_graph_constants(lb_gdino_graph *g, ggml_backend_t backend, ggml_backend_buffer_t *buffer,
                                    lb_error *error);
+/* What constants and activations would take on the device; nothing is allocated. */
+lb_status lb_gdino_graph_measure(lb_gdino_graph *g, const lb_device *device, size_t *bytes, lb_error *error);
+void lb_gdino_pretend(struct ggml_context *ctx); /* its tensors count as allocated: for graphs that are measured */
 void lb_gdino_graph_end(lb_gdino_graph *g);
 
 /* A constant: values is [ne product] of 4-byte numbers from malloc, which the graph frees; NULL counts as failure, told
@@ -206,17 +210,18 @@ struct ggml_tensor *lb_gdino_input(lb_gdino_graph *g, const char *name, enum ggm
 /* Names an intermediate (format takes i), kept for reading when the graph is watched. Returns t. */
 struct ggml_tensor *lb_gdino_mark(lb_gdino_graph *g, struct ggml_tensor *t, const char *format, int i);
 
-/* blocks.c */
-struct ggml_tensor *lb_linear_apply(struct ggml_context *ctx, const lb_linear *layer, struct ggml_tensor *x);
+/* blocks.c. Product: as ggml_mul_mat. */
+struct ggml_tensor *lb_gdino_product(lb_gdino_graph *g, struct ggml_tensor *w, struct ggml_tensor *x);
+struct ggml_tensor *lb_linear_apply(lb_gdino_graph *g, const lb_linear *layer, struct ggml_tensor *x);
 struct ggml_tensor *lb_norm_apply(struct ggml_context *ctx, const lb_norm *norm, struct ggml_tensor *x, float eps);
-struct ggml_tensor *lb_mlp_apply(struct ggml_context *ctx, const lb_mlp_head *head, struct ggml_tensor *x);
+struct ggml_tensor *lb_mlp_apply(lb_gdino_graph *g, const lb_mlp_head *head, struct ggml_tensor *x);
 /* query: ne = [d, nq, B]; key, value: ne = [d, nk, B]; mask: NULL or ne = [nk, nq], added. out: ne = [d, nq, B] */
-struct ggml_tensor *lb_attention_apply(struct ggml_context *ctx, const lb_attention *attention, int n_heads,
+struct ggml_tensor *lb_attention_apply(lb_gdino_graph *g, const lb_attention *attention, int n_heads,
                                        struct ggml_tensor *query, struct ggml_tensor *key, struct ggml_tensor *value,
                                        struct ggml_tensor *mask);
 /* q, k, v: ne = [d_head, H, n, B], strided. out: ne = [d_head * H, nq, B] */
-struct ggml_tensor *lb_attend(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
-                              struct ggml_tensor *v, struct ggml_tensor *mask, float scale);
+struct ggml_tensor *lb_attend(lb_gdino_graph *g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
+                              struct ggml_tensor *mask, float scale);
 
 struct lb_sampling;
 /* ops.c: an operation of ours, or ggml's that do the same. type: what the result is wanted in; BY_CUDA alone knows f16
@@ -301,10 +306,9 @@ void lb_gdino_decode(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_
                      struct ggml_tensor *reference);
 
 /* heads.c. hidden: ne = [d, Q, B], normalised by the decoder's norm. */
-struct ggml_tensor *lb_gdino_class_logits(struct ggml_context *ctx, struct ggml_tensor *hidden,
-                                          struct ggml_tensor *text);
+struct ggml_tensor *lb_gdino_class_logits(lb_gdino_graph *g, struct ggml_tensor *hidden, struct ggml_tensor *text);
 /* sigmoid(head(hidden) + logit(reference)), the reference clamped to 1e-5 .. 1 - 1e-5 */
-struct ggml_tensor *lb_gdino_refine(struct ggml_context *ctx, const lb_mlp_head *head, struct ggml_tensor *hidden,
+struct ggml_tensor *lb_gdino_refine(lb_gdino_graph *g, const lb_mlp_head *head, struct ggml_tensor *hidden,
                                     struct ggml_tensor *reference);
 
 #endif

@@ -7,10 +7,15 @@
 enum { N_OPS = 1 << 10 };
 
 const char *lb_op_name(const lb_op *op) {
-    static const char *const names[LB_OP_KINDS] = {[LB_OP_LINEAR] = "linear",   [LB_OP_NORM] = "norm",
-                                                   [LB_OP_CAST] = "cast",       [LB_OP_WINDOWS] = "windows",
-                                                   [LB_OP_SAMPLE] = "sample",   [LB_OP_PATCHES] = "patches"};
+    static const char *const names[LB_OP_KINDS] = {
+        [LB_OP_LINEAR] = "linear",   [LB_OP_NORM] = "norm",     [LB_OP_CAST] = "cast",
+        [LB_OP_WINDOWS] = "windows", [LB_OP_SAMPLE] = "sample", [LB_OP_PATCHES] = "patches"};
     return names[op->kind];
+}
+
+size_t lb_op_prepared_bytes(const lb_op *op) {
+    const bool converts = op->kind == LB_OP_LINEAR && op->bias && op->node->type == GGML_TYPE_F16;
+    return converts ? (size_t)op->node->ne[0] * sizeof(ggml_fp16_t) : 0;
 }
 
 static lb_op *new_op(lb_gdino_graph *g, lb_op_kind kind) {
@@ -65,7 +70,7 @@ struct ggml_tensor *lb_gdino_linear(lb_gdino_graph *g, const lb_linear *layer, s
     }
     if (x->type != GGML_TYPE_F32)
         x = ggml_cast(ctx, x, GGML_TYPE_F32);
-    x = lb_linear_apply(ctx, layer, x);
+    x = lb_linear_apply(g, layer, x);
     x = act == LB_ACT_RELU ? ggml_relu(ctx, x) : act == LB_ACT_GELU ? ggml_gelu_erf(ctx, x) : x;
     x = residual ? ggml_add(ctx, x, residual) : x;
     return type == GGML_TYPE_F32 ? x : ggml_cast(ctx, x, type);

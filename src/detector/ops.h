@@ -72,6 +72,9 @@ typedef struct lb_op {
 
 const char *lb_op_name(const lb_op *op); /* "linear" */
 
+/* What preparing an operation for CUDA takes on the device: a bias in f16, as the product's result is. */
+size_t lb_op_prepared_bytes(const lb_op *op);
+
 /* ops_cpu.c: as ggml's custom operations; user is the lb_op. */
 void lb_op_windows_cpu(struct ggml_tensor *dst, int thread, int n_threads, void *user);
 void lb_op_sample_cpu(struct ggml_tensor *dst, int thread, int n_threads, void *user);

@@ -89,25 +89,13 @@ static lb_status check_support(const lb_gdino_plan *plan, const stage *s, lb_err
     return LB_STATUS_OK;
 }
 
-/* What allocate would take. */
-static lb_status measure(lb_gdino_plan *plan, stage *s, lb_error *error) {
-    ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(plan->device->handle);
-    plan->bytes += ggml_backend_alloc_ctx_tensors_from_buft_size(s->g.constant_ctx, type);
-    for (struct ggml_tensor *t = ggml_get_first_tensor(s->g.constant_ctx); t;
-         t = ggml_get_next_tensor(s->g.constant_ctx, t))
-        t->data = t; /* any address: what the allocator looks at */
-    s->allocator = ggml_gallocr_new(type);
-    if (!s->allocator)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the detector's graph");
-    size_t bytes = 0;
-    ggml_gallocr_reserve_n_size(s->allocator, s->g.graph, NULL, NULL, &bytes);
-    plan->bytes += bytes;
-    return LB_STATUS_OK;
-}
-
 static lb_status allocate(lb_gdino_plan *plan, stage *s, lb_error *error) {
-    if (plan->measure)
-        return measure(plan, s, error);
+    if (plan->measure) {
+        size_t bytes;
+        lb_status measured = lb_gdino_graph_measure(&s->g, plan->device, &bytes, error);
+        plan->bytes += bytes;
+        return measured;
+    }
     lb_status status = lb_gdino_graph_constants(&s->g, plan->backend, &s->constants, error);
     if (status == LB_STATUS_OK)
         status = check_support(plan, s, error);
@@ -220,6 +208,7 @@ lb_status lb_gdino_plan_make(const lb_gdino_model *model, ggml_backend_t backend
                                         .way = options->way,
                                         .half = options->way == LB_GDINO_BY_CUDA &&
                                                 model->stage[0].block[0].qkv.w->type == GGML_TYPE_F16,
+                                        .exact = options->exact,
                                         .watch = options->watch};
     if (status == LB_STATUS_OK)
         status = build_encoder(plan, text, options->normal, error);
@@ -230,7 +219,9 @@ lb_status lb_gdino_plan_make(const lb_gdino_model *model, ggml_backend_t backend
         lb_gdino_plan_free(plan);
         return status;
     }
-    plan->bytes += options->way == LB_GDINO_BY_CUDA ? lb_cuda_bytes() : 0;
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < stages[i]->g.n_ops; k++)
+            plan->bytes += lb_op_prepared_bytes(&stages[i]->g.ops[k]);
     if (!plan->measure)
         lb_ledger_add_on(plan->device->place, LB_COMPONENT_DETECTOR_COMPUTE, plan->bytes);
     *out = plan;

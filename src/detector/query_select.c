@@ -59,7 +59,7 @@ static struct ggml_tensor *object_queries(lb_gdino_graph *g, struct ggml_tensor 
 struct ggml_tensor *lb_gdino_scores(lb_gdino_graph *g, struct ggml_tensor *memory, struct ggml_tensor *text) {
     struct ggml_context *ctx = g->ctx;
     struct ggml_tensor *queries = object_queries(g, memory, proposal_mask(g));
-    struct ggml_tensor *logits = lb_gdino_class_logits(ctx, queries, text); /* ne = [T, S, B] */
+    struct ggml_tensor *logits = lb_gdino_class_logits(g, queries, text); /* ne = [T, S, B] */
     const int64_t n_text = logits->ne[0], n_tokens = logits->ne[1], n_batch = logits->ne[2];
     /* the largest of each row, as a pool of the row's length */
     struct ggml_tensor *best = ggml_pool_2d(ctx, ggml_reshape_3d(ctx, logits, n_text, n_tokens, n_batch),
@@ -86,8 +86,12 @@ static void select_best(candidate *all, int n, int n_best) {
     int first = 0, last = n - 1;
     while (first < last) {
         candidate a = all[first], b = all[first + (last - first) / 2], c = all[last];
-        const candidate pivot = better(&a, &b) ? (better(&b, &c) ? b : better(&a, &c) ? c : a)
-                                               : (better(&a, &c) ? a : better(&b, &c) ? c : b);
+        const candidate pivot = better(&a, &b) ? (better(&b, &c)   ? b
+                                                  : better(&a, &c) ? c
+                                                                   : a)
+                                               : (better(&a, &c)   ? a
+                                                  : better(&b, &c) ? c
+                                                                   : b);
         int i = first, k = last;
         while (i <= k) {
             while (better(&all[i], &pivot))
@@ -151,6 +155,6 @@ struct ggml_tensor *lb_gdino_selected_boxes(lb_gdino_graph *g, struct ggml_tenso
     struct ggml_tensor *proposals = lb_gdino_input(g, "proposals", GGML_TYPE_F32, 4, n_queries, n_batch);
     struct ggml_tensor *keep = lb_gdino_input(g, "keep", GGML_TYPE_F32, 1, n_queries, n_batch);
     struct ggml_tensor *queries = object_queries(g, ggml_get_rows(ctx, memory, index), keep);
-    struct ggml_tensor *delta = lb_mlp_apply(ctx, &g->model->enc_bbox, queries);
+    struct ggml_tensor *delta = lb_mlp_apply(g, &g->model->enc_bbox, queries);
     return lb_gdino_mark(g, ggml_sigmoid(ctx, ggml_add(ctx, delta, proposals)), "reference_%d", 0);
 }

@@ -24,7 +24,7 @@ static struct ggml_tensor *embed_patches(lb_gdino_graph *g, struct ggml_tensor *
     x = ggml_reshape_4d(ctx, x, p * p, w * h, 3, n);
     x = ggml_cont(ctx, ggml_permute(ctx, x, 0, 2, 1, 3)); /* ne = [p * p, 3, w * h, n] */
     x = ggml_reshape_3d(ctx, x, p * p * 3, w * h, n);
-    return lb_norm_apply(ctx, &model->patch_norm, lb_linear_apply(ctx, &kernel, x), TORCH_EPS);
+    return lb_norm_apply(ctx, &model->patch_norm, lb_linear_apply(g, &kernel, x), TORCH_EPS);
 }
 
 /* What keeps a shifted window's parts that are no neighbours in the picture apart: -100 between positions of different
@@ -53,22 +53,23 @@ static struct ggml_tensor *shift_mask(lb_gdino_graph *g, int width, int height, 
 }
 
 /* x: ne = [C, window^2, windows]; mask: of shift_mask or NULL */
-static struct ggml_tensor *window_attention(struct ggml_context *ctx, const lb_swin_block *block, int n_heads,
+static struct ggml_tensor *window_attention(lb_gdino_graph *g, const lb_swin_block *block, int n_heads,
                                             struct ggml_tensor *x, struct ggml_tensor *mask) {
+    struct ggml_context *ctx = g->ctx;
     const int64_t channels = x->ne[0], d_head = channels / n_heads, n = x->ne[1], n_windows = x->ne[2];
-    struct ggml_tensor *qkv = lb_linear_apply(ctx, &block->qkv, x), *part[3];
+    struct ggml_tensor *qkv = lb_linear_apply(g, &block->qkv, x), *part[3];
     for (int i = 0; i < 3; i++)
         part[i] = ggml_view_4d(ctx, qkv, d_head, n_heads, n, n_windows, (size_t)d_head * 4, qkv->nb[1], qkv->nb[2],
                                (size_t)(i * channels) * 4);
     struct ggml_tensor *q = ggml_permute(ctx, part[0], 0, 2, 1, 3); /* ne = [d_head, window^2, heads, windows] */
     struct ggml_tensor *k = ggml_cont(ctx, ggml_permute(ctx, part[1], 0, 2, 1, 3));
     struct ggml_tensor *v = ggml_cont(ctx, ggml_permute(ctx, part[2], 1, 2, 0, 3));
-    struct ggml_tensor *kq = ggml_mul_mat(ctx, k, q);
+    struct ggml_tensor *kq = lb_gdino_product(g, k, q);
     if (mask)
         kq = ggml_add(ctx, kq, mask);
     kq = ggml_soft_max_ext(ctx, kq, block->bias, 1.0f / sqrtf((float)d_head), 0.0f);
-    struct ggml_tensor *out = ggml_cont(ctx, ggml_permute(ctx, ggml_mul_mat(ctx, v, kq), 0, 2, 1, 3));
-    return lb_linear_apply(ctx, &block->out, ggml_reshape_3d(ctx, out, channels, n, n_windows));
+    struct ggml_tensor *out = ggml_cont(ctx, ggml_permute(ctx, lb_gdino_product(g, v, kq), 0, 2, 1, 3));
+    return lb_linear_apply(g, &block->out, ggml_reshape_3d(ctx, out, channels, n, n_windows));
 }
 
 /* in: ne = [C, W, H, B] with whole windows; out: ne = [C, window^2, windows of all pictures], and back */
@@ -100,8 +101,8 @@ static struct ggml_tensor *attention_in_place(lb_gdino_graph *g, const lb_swin_b
 }
 
 /* SwinLayer. x: ne = [C, width * height, B]. Padding to whole windows is zeros after the norm, and is attended to. */
-static struct ggml_tensor *attention_by_ggml(lb_gdino_graph *g, const lb_swin_block *block, int n_heads, int width, int height,
-                                      int shift, struct ggml_tensor *mask, struct ggml_tensor *x) {
+static struct ggml_tensor *attention_by_ggml(lb_gdino_graph *g, const lb_swin_block *block, int n_heads, int width,
+                                             int height, int shift, struct ggml_tensor *mask, struct ggml_tensor *x) {
     struct ggml_context *ctx = g->ctx;
     const lb_swin_hparams *hp = &g->model->hparams.swin;
     const int64_t c = x->ne[0], n = x->ne[2], window = hp->window_size;
@@ -112,7 +113,7 @@ static struct ggml_tensor *attention_by_ggml(lb_gdino_graph *g, const lb_swin_bl
         cur = ggml_pad(ctx, cur, 0, right, bottom, 0);
     if (shift)
         cur = ggml_roll(ctx, cur, 0, -shift, -shift, 0);
-    cur = window_attention(ctx, block, n_heads, partition(ctx, cur, window), mask);
+    cur = window_attention(g, block, n_heads, partition(ctx, cur, window), mask);
     cur = reverse(ctx, cur, window, width + right, height + bottom, n);
     if (shift)
         cur = ggml_roll(ctx, cur, 0, shift, shift, 0);
@@ -146,7 +147,7 @@ static struct ggml_tensor *merge_patches(lb_gdino_graph *g, const lb_swin_stage 
     x = ggml_reshape_4d(ctx, x, c, 2, 2, w * h * n);
     x = ggml_cont(ctx, ggml_permute(ctx, x, 0, 2, 1, 3)); /* ne = [C, 2 (row), 2 (column), w * h * n] */
     x = ggml_reshape_3d(ctx, x, c * 4, w * h, n);
-    return lb_linear_apply(ctx, &stage->reduction, lb_norm_apply(ctx, &stage->merge_norm, x, TORCH_EPS));
+    return lb_linear_apply(g, &stage->reduction, lb_norm_apply(ctx, &stage->merge_norm, x, TORCH_EPS));
 }
 
 void lb_swin(lb_gdino_graph *g, struct ggml_tensor *pixels, struct ggml_tensor *map[LB_GDINO_STAGES_MAX]) {

@@ -37,18 +37,19 @@ static struct ggml_tensor *attention_mask(lb_gdino_graph *g, const uint8_t *mask
     return lb_gdino_constant(g, GGML_TYPE_F32, g->n_text, g->n_text, 1, 1, values);
 }
 
-static struct ggml_tensor *bert_layer(struct ggml_context *ctx, const lb_bert_layer *layer, const lb_bert_hparams *hp,
+static struct ggml_tensor *bert_layer(lb_gdino_graph *g, const lb_bert_layer *layer, const lb_bert_hparams *hp,
                                       struct ggml_tensor *x, struct ggml_tensor *mask) {
+    struct ggml_context *ctx = g->ctx;
     const int64_t n = x->ne[0], n_text = x->ne[1], d_head = n / hp->num_attention_heads;
-    struct ggml_tensor *qkv = lb_linear_apply(ctx, &layer->qkv, x), *part[3]; /* ne = [3 hidden, T] */
+    struct ggml_tensor *qkv = lb_linear_apply(g, &layer->qkv, x), *part[3]; /* ne = [3 hidden, T] */
     for (int i = 0; i < 3; i++)
         part[i] = ggml_view_4d(ctx, qkv, d_head, hp->num_attention_heads, n_text, 1, (size_t)d_head * 4, qkv->nb[1],
                                qkv->nb[2], (size_t)(i * n) * 4);
-    struct ggml_tensor *cur = lb_attend(ctx, part[0], part[1], part[2], mask, 1.0f / sqrtf((float)d_head));
-    cur = ggml_add(ctx, lb_linear_apply(ctx, &layer->out, cur), x);
+    struct ggml_tensor *cur = lb_attend(g, part[0], part[1], part[2], mask, 1.0f / sqrtf((float)d_head));
+    cur = ggml_add(ctx, lb_linear_apply(g, &layer->out, cur), x);
     x = lb_norm_apply(ctx, &layer->attention_norm, cur, hp->layer_norm_eps);
-    cur = ggml_gelu_erf(ctx, lb_linear_apply(ctx, &layer->up, x));
-    cur = ggml_add(ctx, lb_linear_apply(ctx, &layer->down, cur), x);
+    cur = ggml_gelu_erf(ctx, lb_linear_apply(g, &layer->up, x));
+    cur = ggml_add(ctx, lb_linear_apply(g, &layer->down, cur), x);
     return lb_norm_apply(ctx, &layer->output_norm, cur, hp->layer_norm_eps);
 }
 
@@ -68,8 +69,8 @@ struct ggml_tensor *lb_gdino_text_graph(lb_gdino_graph *g, const uint8_t *mask, 
     x = ggml_add(ctx, x, ggml_get_rows(ctx, bert->position, at));
     x = lb_norm_apply(ctx, &bert->norm, x, hp->layer_norm_eps);
     for (int i = 0; i < hp->num_hidden_layers; i++)
-        x = lb_gdino_mark(g, bert_layer(ctx, &bert->layer[i], hp, x, sees), "bert_%d", i);
-    x = lb_linear_apply(ctx, &bert->projection, x);
+        x = lb_gdino_mark(g, bert_layer(g, &bert->layer[i], hp, x, sees), "bert_%d", i);
+    x = lb_linear_apply(g, &bert->projection, x);
     ggml_set_name(x, "text");
     ggml_set_output(x);
     ggml_build_forward_expand(g->graph, x);

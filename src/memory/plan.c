@@ -68,6 +68,8 @@ static void fill(lb_plan *plan, const lb_plan_sizes *s) {
                     b[LB_COMPONENT_DETECTOR_WEIGHTS] += s->detector_weights;
                 if (detects || (!vision_rests && !loads)) /* the pictures' sizes come with the first video */
                     b[LB_COMPONENT_DETECTOR_COMPUTE] = s->detector_compute;
+                if (loads && s->text_encoder_compute > b[LB_COMPONENT_DETECTOR_COMPUTE])
+                    b[LB_COMPONENT_DETECTOR_COMPUTE] = s->text_encoder_compute;
                 if (detects || !c->rest_compute)
                     pools += s->detector_pool;
             }

@@ -150,6 +150,7 @@ static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, co
     s->detector_weights = sizes.weight_bytes;
     s->detector_text = sizes.text_bytes;
     s->text_encoder = sizes.text_encoder_bytes;
+    s->text_encoder_compute = sizes.text_encoder_compute_bytes;
     s->detector_compute = sizes.compute_bytes;
     s->detector_pool = pool_bytes(planner, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
     return LB_STATUS_OK;
