@@ -12,7 +12,8 @@ rm -f "$csv" "${csv%.csv}".db*
 command=("$folder/lowbeam" answer samples/questions.json --videos samples --model models/lowbeam-small.gguf
     --mmproj models/mmproj-lowbeam-small.gguf --threads 1 --out "$csv")
 detector=models/grounding-dino-lowbeam-small.gguf
-[ ! -e "$detector" ] || command+=(--detector "$detector")
+# Signs and lights alone: with the other labels vehicles would take the places of small lights among a frame's five crops.
+[ ! -e "$detector" ] || command+=(--detector "$detector" --labels models/labels-lowbeam-small.txt)
 echo "+ ${command[*]}"
 "${command[@]}"
 echo
