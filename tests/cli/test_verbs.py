@@ -16,17 +16,18 @@ class Usage(harness.Test):
         return self.run_program([harness.LOWBEAM, *arguments], **more)
 
     def test_help_of_every_verb(self):
-        for arguments in (["--help"], ["-h"], ["help"], ["answer", "--help"], ["frames", "--help"],
+        for arguments in (["--help"], ["-h"], ["help"], ["answer", "--help"], ["frames", "--help"], ["plan", "--help"],
                           ["answer", "x.json", "-h", "--samples", "3"]):
             run = self.lowbeam(*arguments)
             self.assertEqual((run.status, run.err), (0, ""), run)
-            self.assertIn("lowbeam answer" if "frames" not in arguments else "lowbeam frames", run.out)
+            verb = next((a for a in arguments if a in ("frames", "plan")), "answer")
+            self.assertIn("lowbeam " + verb, run.out)
             self.assertLess(max(map(len, run.out.splitlines())), 125, run)
         run = self.lowbeam("answer", "--help")
         for option in ("--model", "--mmproj", "--videos", "--num-frames", "--max-tiles", "--prompt", "--system",
                        "--max-new-tokens", "--answer", "--no-reuse", "--keep-going", "--device", "--dump", "--samples",
                        "--out", "--columns", "--from", "--to", "--allow-outside", "--detector", "--labels",
-                       "--box-threshold", "--text-threshold", "--max-detections"):
+                       "--box-threshold", "--text-threshold", "--max-detections", "--vram", "--allow", "--load_in_8bit", "--trace"):
             self.assertIn(option + " ", run.out.replace("\n", " \n"))
         self.assertIn("[8]", next(line for line in run.out.splitlines() if "--num-frames" in line))
         self.assertRegex(self.lowbeam("--version").out, r"^lowbeam \d+\.\d+\.\d+\n$")
@@ -39,7 +40,9 @@ class Usage(harness.Test):
                           ["answer", "a", "--max-tiles=10000"], ["answer", "a", "--exact=yes"],
                           ["answer", "a", "--answer", "both"], ["answer", "a", "--from", "soon"],
                           ["answer", "a", "--batch", "0"], ["answer", "a", "--samples", "-1"],
-                          ["answer", "a", "--use_grounding_dino=yes"], ["answer", "a", "--load_in_8bit"],
+                          ["answer", "a", "--use_grounding_dino=yes"], ["answer", "a", "--vram", "much"],
+                          ["answer", "a", "--allow", "anything"], ["answer", "a", "--weight-bits", "5"],
+                          ["answer", "a", "--json"], ["plan"], ["plan", "a", "--vram", "1GiB,"],
                           ["answer", "a", "--detection_threshold", "3"], ["answer", "a", "--labels", "b"],
                           ["answer", "a", "--max_detections_per_frame", "0"], ["answer", "a", "--detector"], ["frames"], ["frames", "a", "b"],
                           ["frames", "a", "--tile-size", "3"], ["frames", "a", "--model", "x"]):

@@ -37,7 +37,10 @@ class Answer(harness.Test):
         for when in ("After InternVL3 model loaded", "Start of inference", "After 10 questions", "End of inference"):
             self.assertEqual(sum(bool(re.fullmatch(VRAM.format(when), line)) for line in lines), 1, (when, str(run)))
         self.assertIn("Total videos cached: 4", lines)
-        self.assertTrue(lines[0].startswith("Device: "), run)
+        self.assertRegex(lines[0], r"^Memory plan: peak [0-9.]+ GiB, at \w+: fits$")
+        self.assertTrue(lines[1].startswith("Device: "), run)
+        planned, measured = re.search(r"(?m)^  peak +([0-9.]+) +([0-9.]+)$", run.out).groups()
+        self.assertLessEqual(abs(float(planned) - float(measured)), 0.02, "MiB, planned and measured")
         rows = run.rows()
         right = sum(row["answer"] == "C" for row in rows)
         self.assertEqual(lines[-1], f"Accuracy: {right}/12 ({100 * right / 12:.1f} %)")
