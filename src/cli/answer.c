@@ -57,12 +57,20 @@ static void print_result(const lb_run_result *r) {
 }
 
 typedef struct memory_options {
-    const char *vram, *allow;
+    const char *vram, *ram, *cache, *allow;
     bool load_in_8bit;
 } memory_options;
 
 static lb_status read_memory_options(const memory_options *o, lb_engine_params *e, lb_error *error) {
     lb_status status = o->vram ? lb_plan_vram_parse(o->vram, e->vram, &e->n_vram, error) : LB_STATUS_OK;
+    if (status == LB_STATUS_OK && o->ram)
+        status = lb_bytes_parse("--ram", o->ram, &e->ram_bytes, error);
+    if (status == LB_STATUS_OK && o->cache)
+        status = lb_bytes_parse("--cache", o->cache, &e->cache_bytes, error);
+    if (status == LB_STATUS_OK && ((o->ram && e->ram_bytes == 0) || (o->cache && e->cache_bytes == 0)))
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                              "%s: takes a size above 0; at least one video's frames must have room",
+                              o->cache && e->cache_bytes == 0 ? "--cache" : "--ram");
     if (status == LB_STATUS_OK && o->allow)
         status = lb_plan_allow_parse(o->allow, &e->allow, error);
     if (o->load_in_8bit) {
@@ -155,6 +163,10 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {.kind = LB_OPTION_HEADING, .help = "Memory (lowbeam plan shows what these lead to)"},
         {"vram", 0, NULL, LB_OPTION_TEXT, &memory.vram, 0, 0, "SIZE[,SIZE...]",
          "device memory of this run, everything counted, for each device; default: what is free, less a margin"},
+        {"ram", 0, NULL, LB_OPTION_TEXT, &memory.ram, 0, 0, "SIZE",
+         "host memory for weights that wait there and for caches; default: no limit"},
+        {"cache", 0, NULL, LB_OPTION_TEXT, &memory.cache, 0, 0, "SIZE",
+         "host memory for frames and tiles; default: a quarter of what is free, 8 GiB at most"},
         {"allow", 0, NULL, LB_OPTION_TEXT, &memory.allow, 0, 0, "LIST",
          "what may change answers, to fit: kv-q8,weights-q8,weights-q4,fewer-tiles,fewer-crops"},
         {"load_in_8bit", 0, NULL, LB_OPTION_TRUE, &memory.load_in_8bit, 0, 0, NULL,

@@ -50,6 +50,7 @@ typedef struct lb_child_state {
     size_t model_allocated_bytes, model_reserved_bytes; /* when the VLM was loaded, before the detector */
     char *plan_text, *plan_json; /* the memory plan; NULL: none was asked for. Good until lb_child_stop */
     bool fits, changes_answers;  /* of the plan */
+    size_t host_bytes;           /* of the plan: weights in host memory and a video's embeddings */
     char *adapted;               /* what the plan does to fit, "; " between; "" for nothing */
 } lb_child_state;
 

@@ -65,6 +65,8 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
         p.vram[p.n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
     p.n_retries = (int)json_integer_value(json_object_get(m, "n_retries"));
     p.allow = (unsigned)json_integer_value(json_object_get(m, "allow"));
+    p.ram_bytes = (size_t)json_integer_value(json_object_get(m, "ram_bytes"));
+    p.cache_bytes = (size_t)json_integer_value(json_object_get(m, "cache_bytes"));
     p.weight_bits = (int)json_integer_value(json_object_get(m, "weight_bits"));
     return p;
 }
@@ -306,9 +308,10 @@ static void send_plan(server *s, const lb_plan *plan) {
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b}", "type", "plan", "text", lb_wire_bytes(text), "json",
+    const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I}", "type", "plan", "text", lb_wire_bytes(text), "json",
                               lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
-                              "changes_answers", (int)plan->changes_answers));
+                              "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host));
     free(text);
     free(json);
 }

@@ -127,6 +127,23 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     return LB_STATUS_OK;
 }
 
+lb_status lb_clip_bytes(int width, int height, const lb_clip_params *params, size_t *bytes, lb_error *error) {
+    lb_tile_grid grid;
+    lb_preprocess_params edges = lb_preprocess_default_params();
+    edges.shortest_edge = params->shortest_edge;
+    edges.longest_edge = params->longest_edge;
+    int w = 0, h = 0;
+    lb_status status = lb_tile_grid_choose(width, height, params->max_tiles, params->tile_size, &grid, error);
+    if (status == LB_STATUS_OK && params->shortest_edge > 0)
+        status = lb_preprocess_size(&edges, width, height, &w, &h, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    const size_t tile = (size_t)params->tile_size * (size_t)params->tile_size;
+    *bytes = (size_t)params->frames.n_frames * 3 *
+             ((size_t)width * (size_t)height + tile * (size_t)grid.n_tiles + (size_t)w * (size_t)h);
+    return LB_STATUS_OK;
+}
+
 static void unshare(const void *data, size_t bytes, int fd) {
     if (data) {
         munmap((void *)data, bytes);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/time.h"
+#include "memory/host.h"
 #include "run/npy.h"
 #include "run/output.h"
 #include "run/prefetch.h"
@@ -307,6 +308,17 @@ static void answer_group(lb_run *r, size_t place, size_t turn, lb_prefetch *pref
     lb_prefetch_give_back(prefetch, clip);
 }
 
+/* For clips: --cache, as far as --ram leaves it beside what the engine has in host memory. */
+static size_t clip_limit(const lb_run *r) {
+    const lb_engine_params *e = &r->params->child.engine;
+    const size_t most = e->cache_bytes > 0 ? e->cache_bytes : lb_host_default_cache();
+    const size_t rest = r->child ? lb_child_get_state(r->child)->host_bytes : 0;
+    if (e->ram_bytes == 0)
+        return most;
+    const size_t left = e->ram_bytes > rest ? e->ram_bytes - rest : 1; /* 0 would be no limit */
+    return left < most ? left : most;
+}
+
 static lb_status answer_all(lb_run *r, lb_error *error) {
     const lb_run_params *p = r->params;
     const lb_dataset *dataset = r->dataset;
@@ -332,7 +344,8 @@ static lb_status answer_all(lb_run *r, lb_error *error) {
                                      .allow_outside = p->allow_outside,
                                      .cancel = p->cancel,
                                      .n_threads = p->n_decoders,
-                                     .n_ahead = p->n_ahead};
+                                     .n_ahead = p->n_ahead,
+                                     .max_bytes = clip_limit(r)};
         if (n > 0) {
             const lb_child_state *engine = lb_child_get_state(r->child);
             params.clip.tile_size = engine->image_size;
@@ -344,6 +357,8 @@ static lb_status answer_all(lb_run *r, lb_error *error) {
     for (size_t i = 0; i < n && status == LB_STATUS_OK; i++) {
         if (lb_run_cancelled(r))
             break;
+        if (r->params->child.engine.ram_bytes > 0)
+            lb_prefetch_set_limit(prefetch, clip_limit(r)); /* another child may have another plan */
         answer_group(r, places[i], i, prefetch);
         lb_error late = {0};
         if (r->journal_status == LB_STATUS_OK && lb_sources_ready(r->sources) &&
