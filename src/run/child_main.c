@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "memory/store.h"
+#include "run/sight.h"
 #include "run/wire.h"
 
 #include <ggml.h>
@@ -101,6 +103,7 @@ typedef struct server {
     int fd;
     lb_engine *engine;
     char *strings[N_STRINGS]; /* that the engine's parameters point to */
+    char vision[64];          /* lb_engine_vision's, as the parent has it */
     bool lost;                /* the parent is gone */
 } server;
 
@@ -125,7 +128,28 @@ static json_t *floats(const float *values, int n) {
 typedef struct video {
     server *server;
     const lb_engine_question *questions;
+    int n_frames;
+    int seen; /* descriptor of what the models saw; -1 */
 } video;
+
+static void keep_seen(const lb_sight *sight, void *user) {
+    video *v = user;
+    size_t bytes;
+    lb_sight_write(sight, v->n_frames, lb_vlm_get_info(lb_engine_vlm(v->server->engine))->n_embd, &v->seen, &bytes,
+                   NULL); /* without memory it is not kept */
+}
+
+/* To the parent, unless memory was short on the way: another batch may round otherwise. */
+static void send_seen(video *v) {
+    char vision[sizeof v->server->vision];
+    lb_engine_vision(v->server->engine, vision, sizeof vision);
+    if (v->seen >= 0 && strcmp(vision, v->server->vision) == 0 &&
+        lb_wire_send(v->server->fd, json_pack("{s:s}", "type", "seen"), &(lb_wire_fds){1, {v->seen}}, NULL) ==
+            LB_STATUS_CHILD_DIED)
+        v->server->lost = true;
+    if (v->seen >= 0)
+        close(v->seen);
+}
 
 static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
@@ -270,6 +294,13 @@ static bool read_video(received *r, const json_t *m, const lb_wire_fds *passed) 
                                .tiles_per_frame = read_ints(counts),
                                .tiles = r->map[0].data,
                                .dump_dir = r->folders[r->n]};
+    const int n_seen_frames = (int)json_integer_value(json_object_get(m, "n_seen_frames"));
+    if (n_seen_frames > 0) { /* an entry of the cache, and nothing else */
+        r->clip.n_frames = n_seen_frames;
+        r->clip.seen = (const uint8_t *)r->map[0].data + LB_STORE_HEADER;
+        r->clip.n_seen = r->map[0].bytes - LB_STORE_HEADER;
+        return r->map[0].bytes > LB_STORE_HEADER;
+    }
     return r->clip.tiles_per_frame && read_frames(r, json_object_get(m, "frames"));
 }
 
@@ -292,8 +323,11 @@ static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) 
     received r = {0};
     if (read_video(&r, m, passed)) {
         test_fault(r.questions, r.n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
-        video v = {s, r.questions};
-        lb_engine_answer(s->engine, &r.clip, r.questions, r.n, (lb_engine_callbacks){send_reply, keep_going, &v});
+        video v = {s, r.questions, r.clip.n_frames, -1};
+        const bool keep = json_is_true(json_object_get(m, "keep"));
+        lb_engine_answer(s->engine, &r.clip, r.questions, r.n,
+                         (lb_engine_callbacks){send_reply, keep_going, keep ? keep_seen : NULL, &v});
+        send_seen(&v);
     }
     send_message(s, json_pack("{s:s}", "type", "done")); /* first: unmapping takes a while */
     received_free(&r);
@@ -361,7 +395,8 @@ static void open_engine(server *s, const json_t *m) {
     const lb_preprocess_params *edges = lb_engine_preprocess(s->engine);
     size_t allocated, reserved;
     lb_engine_vlm_memory(s->engine, &allocated, &reserved);
-    send_message(s, json_pack("{s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "device",
+    lb_engine_vision(s->engine, s->vision, sizeof s->vision);
+    send_message(s, json_pack("{s:s, s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "vision", s->vision, "device",
                               lb_wire_bytes(info->device), "description", lb_wire_bytes(info->device_description),
                               "image_size", info->image_size, "n_parallel", info->n_parallel, "shortest_edge",
                               edges ? edges->shortest_edge : 0, "longest_edge", edges ? edges->longest_edge : 0,

@@ -91,7 +91,7 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     lb_clip *clip = calloc(1, sizeof *clip);
     if (!clip)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
-    clip->tiles_fd = clip->resized_fd = -1;
+    clip->tiles_fd = clip->resized_fd = clip->seen_fd = -1;
     clip->tile_size = params->tile_size;
     lb_tile_grid grid;
     uint8_t *tiles = NULL;
@@ -127,6 +127,18 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     return LB_STATUS_OK;
 }
 
+lb_clip *lb_clip_seen(int fd, int n_frames) {
+    lb_clip *clip = calloc(1, sizeof *clip);
+    if (!clip) {
+        close(fd);
+        return NULL;
+    }
+    clip->tiles_fd = clip->resized_fd = -1;
+    clip->seen_fd = fd;
+    clip->n_seen_frames = n_frames;
+    return clip;
+}
+
 lb_status lb_clip_bytes(int width, int height, const lb_clip_params *params, size_t *bytes, lb_error *error) {
     lb_tile_grid grid;
     lb_preprocess_params edges = lb_preprocess_default_params();
@@ -159,6 +171,8 @@ void lb_clip_free(lb_clip *clip) {
     unshare(clip->tiles, clip->tiles_bytes, clip->tiles_fd);
     unshare(clip->resized.data, clip->resized_bytes, clip->resized_fd);
     free((void *)clip->resized.of_frame);
+    if (clip->seen_fd >= 0)
+        close(clip->seen_fd);
     if (clip->frames)
         lb_ledger_sub(LB_COMPONENT_FRAMES, clip->frames->data_bytes);
     lb_frames_free(clip->frames);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "run/paths.h"
+#include "run/sights.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -109,27 +110,32 @@ static lb_status admit(int width, int height, void *user, lb_error *error) {
     return status;
 }
 
-/* Here, where it hides behind the answering of other videos; after reading, when the file's pages are in memory. */
-static lb_status fingerprint(lb_prefetch *p, const char *path, slot *result) {
-    lb_status status = lb_fingerprint_content(path, &p->cancel, &result->clip->content, &result->error);
-    if (status != LB_STATUS_OK) {
-        lb_clip_free(result->clip);
-        result->clip = NULL;
-    }
-    return status;
-}
-
+/* The content's hash is taken here, where it hides behind the answering of other videos: before reading where a cache
+ * may make that needless, else after it, when the file's pages are in memory. */
 static void prepare(job *j, slot *result) {
     lb_prefetch *p = j->p;
     char *path = NULL;
+    lb_fingerprint content = {0};
     lb_status status =
         lb_video_path(p->params.base, p->video_paths[j->i], p->params.allow_outside, &path, &result->error);
-    if (status == LB_STATUS_OK)
+    if (status == LB_STATUS_OK && p->params.sights) {
+        /* what cannot be hashed is read all the same: the decoder's message is the better one */
+        const int fd = lb_fingerprint_content(path, &p->cancel, &content, NULL) == LB_STATUS_OK
+                           ? lb_sights_find(p->params.sights, content.sha256)
+                           : -1;
+        result->clip = fd >= 0 ? lb_clip_seen(fd, j->clip.frames.n_frames) : NULL;
+    }
+    if (status == LB_STATUS_OK && !result->clip)
         status = lb_clip_prepare(path, &j->clip, &result->clip, &result->error);
-    if (status == LB_STATUS_OK)
-        status = fingerprint(p, path, result);
-    if (status == LB_STATUS_OK)
+    if (status == LB_STATUS_OK && !content.sha256[0])
+        status = lb_fingerprint_content(path, &p->cancel, &content, &result->error);
+    if (status != LB_STATUS_OK) {
+        lb_clip_free(result->clip);
+        result->clip = NULL;
+    } else {
+        result->clip->content = content;
         result->clip->held_bytes = j->held;
+    }
     free(path);
 }
 

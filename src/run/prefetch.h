@@ -25,6 +25,7 @@ typedef struct lb_prefetch_params {
     int n_threads;             /* clips decoded at once; default 2 */
     const atomic_bool *cancel; /* true: lb_prefetch_take gives up with INTERRUPTED; NULL: never */
     int n_ahead;               /* clips ready or in work beyond the one being answered; default 3 */
+    struct lb_sights *sights;  /* a video that is found there is not read: a clip without frames; NULL: none */
     size_t max_bytes;          /* of clips in work, ready or taken and not given back yet; 0: no limit. The clip that is
                                   taken next always has room when no other is out: those behind it make way, and are
                                   made again. With a limit, give a clip back before the next is taken. */
