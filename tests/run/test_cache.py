@@ -43,13 +43,13 @@ class Cache(harness.Test):
             self.assertEqual((row["decode_s"], row["detect_s"]), (0, 0), run)
             self.assertLess(row["encode_s"], 1e-9, run)
 
-    PROMPT = "{frames}\n{detections}\nNói ngắn: {question}\n{choices}\n"
+    PROMPT = "{frames}\n\n{detections}\n\nNói ngắn: {question}\n{choices}\n"
 
     def test_second_run_with_another_prompt(self):
         first = self.ask()
         self.assertEqual((first.status, self.cached(first)), (0, (0, 3)), first)
         self.assertEqual(len(self.entries()), 3, os.listdir(self.path(*SIGHTS)))
-        prompt = self.write("prompt.txt", self.PROMPT.replace("{detections}\n", ""))
+        prompt = self.write("prompt.txt", self.PROMPT.replace("{detections}\n\n", ""))
         fresh = self.answer(self.questions(self.PAIRS), "--prompt", prompt, frames=2)
         again = self.ask("--prompt", prompt)
         self.assertEqual(self.cached(again), (3, 3), again)
