@@ -227,8 +227,8 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     p.cancel = &lb_cli_cancelled;
     p.planned = true;
     if (read_memory_options(&memory, e, &error) != LB_STATUS_OK ||
-        (memory.cache_dir_limit && lb_bytes_parse("--cache-dir-limit", memory.cache_dir_limit, &p.cache_dir_limit,
-                                                  &error) != LB_STATUS_OK))
+        (memory.cache_dir_limit &&
+         lb_bytes_parse("--cache-dir-limit", memory.cache_dir_limit, &p.cache_dir_limit, &error) != LB_STATUS_OK))
         return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (json && !plan_only)
         return lb_cli_fail("--json: belongs to lowbeam plan", LB_EXIT_USAGE);

@@ -151,8 +151,7 @@ static lb_status list(const lb_store *store, file **files, size_t *n, lb_error *
         struct stat st;
         if (strcmp(e->d_name, PARTIAL) == 0)
             unlinkat(store->fd, PARTIAL, 0);
-        if (e->d_name[0] == '.' || fstatat(store->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
-            !S_ISREG(st.st_mode))
+        if (e->d_name[0] == '.' || fstatat(store->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
             continue;
         if ((*n & (*n + 1)) == 0) { /* 0, 1, 3, 7 ...: full */
             file *more = realloc(*files, (2 * *n + 1) * sizeof **files);

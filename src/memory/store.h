@@ -7,9 +7,9 @@
  *     else lb_store_put(store, name, data, n, &error);
  *     lb_store_close(store);
  *
- * An entry is a file: a header with the SHA-256 of what follows, then that. It is written under a temporary name, synced
- * and renamed, with room made for it before, so that neither a crash nor a full disk leaves half of one under its name.
- * Several processes may use one folder; a lock file keeps the limit among them. Thread-safe.
+ * An entry is a file: a header with the SHA-256 of what follows, then that. It is written under a temporary name,
+ * synced and renamed, with room made for it before, so that neither a crash nor a full disk leaves half of one under
+ * its name. Several processes may use one folder; a lock file keeps the limit among them. Thread-safe.
  */
 #ifndef LB_MEMORY_STORE_H
 #define LB_MEMORY_STORE_H

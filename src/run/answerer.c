@@ -18,7 +18,7 @@ enum { N_STRINGS = 7 };
 struct lb_answerer {
     lb_engine *engine;
     lb_clip_params clip_params;
-    lb_cache *cache; /* clips by "clip KEY", the engine's embeddings by KEY: path, size and times */
+    lb_cache *cache;         /* clips by "clip KEY", the engine's embeddings by KEY: path, size and times */
     char *copies[N_STRINGS]; /* of the option strings */
 };
 
@@ -214,8 +214,7 @@ lb_status lb_answerer_ask(lb_answerer *a, const char *video, const char *questio
     const char *key = clip_key + strlen("clip ");
     lb_clip *made = NULL; /* not needed where the embeddings are there */
     lb_engine_clip clip = {.n_frames = a->clip_params.frames.n_frames, .key = key};
-    lb_status status =
-        lb_engine_knows(a->engine, key) ? LB_STATUS_OK : use_clip(a, video, clip_key, &made, error);
+    lb_status status = lb_engine_knows(a->engine, key) ? LB_STATUS_OK : use_clip(a, video, clip_key, &made, error);
     if (made) {
         const lb_frames *frames = made->frames;
         clip.tiles_per_frame = made->tiles_per_frame;

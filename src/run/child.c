@@ -296,9 +296,9 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool kee
                                         "wanted", (int)q->wanted, "dump_dir", lb_wire_bytes(q->dump_dir)));
     }
     return json_pack("{s:s, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "n_seen_frames",
-                     clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir", lb_wire_bytes(dump_dir),
-                     "tiles_per_frame", counts, "frames", clip->resized.data ? frames_message(clip) : json_null(),
-                     "questions", list);
+                     clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
+                     lb_wire_bytes(dump_dir), "tiles_per_frame", counts, "frames",
+                     clip->resized.data ? frames_message(clip) : json_null(), "questions", list);
 }
 
 static int read_floats(const json_t *array, float *values) {
@@ -344,7 +344,8 @@ lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip
         *seen = -1;
     if (clip->resized.data)
         passed = (lb_wire_fds){3, {clip->tiles_fd, clip->frames->fd, clip->resized_fd}};
-    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, seen != NULL, questions, n), &passed, error) != LB_STATUS_OK)
+    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, seen != NULL, questions, n), &passed, error) !=
+        LB_STATUS_OK)
         return bury(child, error);
     bool stopping = false;
     for (;;) {

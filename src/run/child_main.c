@@ -343,8 +343,8 @@ static void send_plan(server *s, const lb_plan *plan) {
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
     const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I}", "type", "plan", "text", lb_wire_bytes(text), "json",
-                              lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I}", "type", "plan", "text", lb_wire_bytes(text),
+                              "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
                               "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host));
     free(text);
     free(json);
@@ -396,11 +396,12 @@ static void open_engine(server *s, const json_t *m) {
     size_t allocated, reserved;
     lb_engine_vlm_memory(s->engine, &allocated, &reserved);
     lb_engine_vision(s->engine, s->vision, sizeof s->vision);
-    send_message(s, json_pack("{s:s, s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "vision", s->vision, "device",
-                              lb_wire_bytes(info->device), "description", lb_wire_bytes(info->device_description),
-                              "image_size", info->image_size, "n_parallel", info->n_parallel, "shortest_edge",
-                              edges ? edges->shortest_edge : 0, "longest_edge", edges ? edges->longest_edge : 0,
-                              "vlm_allocated", (json_int_t)allocated, "vlm_reserved", (json_int_t)reserved));
+    send_message(s, json_pack("{s:s, s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "vision",
+                              s->vision, "device", lb_wire_bytes(info->device), "description",
+                              lb_wire_bytes(info->device_description), "image_size", info->image_size, "n_parallel",
+                              info->n_parallel, "shortest_edge", edges ? edges->shortest_edge : 0, "longest_edge",
+                              edges ? edges->longest_edge : 0, "vlm_allocated", (json_int_t)allocated, "vlm_reserved",
+                              (json_int_t)reserved));
 }
 
 int lb_child_main(int fd) {

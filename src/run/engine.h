@@ -61,8 +61,8 @@ typedef struct lb_engine_params {
     int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
                                           0: no limit */
-    size_t cache_bytes;                /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
-    const char *cache_dir;             /* for quantized weights; NULL: beside the model, or the user's cache folder */
+    size_t cache_bytes;    /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
+    const char *cache_dir; /* for quantized weights; NULL: beside the model, or the user's cache folder */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);

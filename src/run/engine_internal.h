@@ -34,7 +34,7 @@ typedef struct lb_session {
     int n;
     lb_engine_callbacks callbacks;
     lb_sight sight;
-    size_t reserved; /* of the cache, for the sight's embeddings */
+    size_t reserved;       /* of the cache, for the sight's embeddings */
     struct lb_item *ready; /* [n_ready] the first questions' prompts, made while the tiles are encoded */
     int n_ready;
     int32_t *prefix;

@@ -98,11 +98,11 @@ static lb_status admit(int width, int height, void *user, lb_error *error) {
     if (p->cancel)
         status = lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
     else if (bytes > p->params.max_bytes)
-        status = lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
-                              "%d frames of %dx%d with their tiles are %.1f MiB, and --cache (or what --ram leaves of it) "
-                              "is %.1f MiB; raise that, or take fewer frames (--num-frames) or tiles (--max-tiles)",
-                              j->clip.frames.n_frames, width, height, (double)bytes / (1 << 20),
-                              (double)p->params.max_bytes / (1 << 20));
+        status = lb_error_set(
+            error, LB_STATUS_DOES_NOT_FIT,
+            "%d frames of %dx%d with their tiles are %.1f MiB, and --cache (or what --ram leaves of it) "
+            "is %.1f MiB; raise that, or take fewer frames (--num-frames) or tiles (--max-tiles)",
+            j->clip.frames.n_frames, width, height, (double)bytes / (1 << 20), (double)p->params.max_bytes / (1 << 20));
     else
         p->held += j->held = bytes;
     pthread_cond_broadcast(&p->changed);

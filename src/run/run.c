@@ -78,7 +78,7 @@ typedef struct group_state {
     int deaths;   /* since the last answer */
     bool starved; /* an answer came that says: out of memory */
     bool kept;    /* what the models saw went into the cache's folder */
-    int n_empty; /* the video's boxes without area */
+    int n_empty;  /* the video's boxes without area */
 } group_state;
 
 bool lb_run_can_retry(const lb_run *r) {
@@ -179,8 +179,9 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
             return status;
         g->starved = false;
         int seen = -1;
-        status = lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
-                                 r->sights && g->clip->seen_fd < 0 && !g->kept ? &seen : NULL, r->params->cancel, error);
+        status =
+            lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
+                            r->sights && g->clip->seen_fd < 0 && !g->kept ? &seen : NULL, r->params->cancel, error);
         if (seen >= 0)
             lb_sights_keep(r->sights, g->clip->content.sha256, lb_child_get_state(r->child)->vision, seen);
         g->kept |= seen >= 0;

@@ -44,8 +44,8 @@ typedef struct lb_run_result {
     size_t n_questions, n_answered, n_fallback, n_truths, n_right;
     size_t n_resumed;            /* of n_answered: stored by an earlier process */
     size_t n_videos, n_children; /* videos asked about; engine processes used */
-    size_t n_cached;             /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
-    size_t n_empty;              /* detector's boxes without area, which were left out */
+    size_t n_cached; /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
+    size_t n_empty;  /* detector's boxes without area, which were left out */
     bool interrupted;
     double seconds; /* without loading the models */
     lb_child_state engine;

@@ -26,7 +26,8 @@ void lb_sight_free(lb_sight *sight); /* zeroes it */
 /* fd: a memfd, the caller's. Errors: OUT_OF_MEMORY. */
 lb_status lb_sight_write(const lb_sight *sight, int n_frames, int n_embd, int *fd, size_t *bytes, lb_error *error);
 
-/* data: aligned to 64. Errors: FORMAT (another length or shape than this model's), OUT_OF_MEMORY; sight is zero then. */
+/* data: aligned to 64. Errors: FORMAT (another length or shape than this model's), OUT_OF_MEMORY; sight is zero then.
+ */
 lb_status lb_sight_read(lb_vlm *vlm, const void *data, size_t n, int n_frames, lb_sight *sight, lb_error *error);
 
 #endif

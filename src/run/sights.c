@@ -43,8 +43,8 @@ static lb_status hash_settings(lb_sights *s, const lb_run_params *p, const lb_ch
     const lb_engine_params *e = &p->child.engine;
     const lb_frames_params *f = &p->clip.frames;
     lb_fingerprint labels = {.sha256 = "(built in)"};
-    lb_status status =
-        e->detector_path && e->labels_path ? lb_fingerprint_content(e->labels_path, NULL, &labels, error) : LB_STATUS_OK;
+    lb_status status = e->detector_path && e->labels_path ? lb_fingerprint_content(e->labels_path, NULL, &labels, error)
+                                                          : LB_STATUS_OK;
     size_t n_kind = strlen(engine->device); /* "CUDA0" and "CUDA1" see the same */
     while (n_kind && engine->device[n_kind - 1] >= '0' && engine->device[n_kind - 1] <= '9')
         n_kind--;

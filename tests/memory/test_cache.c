@@ -1,5 +1,6 @@
-/* The cache of host memory: never above its limit, whatever is asked of it; the oldest goes first, what is in use never;
- * what is larger than the limit is not taken. The values enter themselves into the ledger, as clips and embeddings do. */
+/* The cache of host memory: never above its limit, whatever is asked of it; the oldest goes first, what is in use
+ * never; what is larger than the limit is not taken. The values enter themselves into the ledger, as clips and
+ * embeddings do. */
 #include "memory/cache.h"
 #include "memory/host.h"
 #include "memory/ledger.h"

@@ -297,7 +297,8 @@ static void test_those_behind_make_way(void **state) {
     assert_true(fd >= 0 && write(fd, text, strlen(text)) > 0);
     fchmod(fd, 0755);
     close(fd);
-    static const char *const paths[] = {"../../../samples/videos/clip_3500000004.mp4", "rgb.jpg", "grey.jpg", "422.jpg"};
+    static const char *const paths[] = {"../../../samples/videos/clip_3500000004.mp4", "rgb.jpg", "grey.jpg",
+                                        "422.jpg"};
     lb_prefetch_params params = params_for(2, 4);
     params.allow_outside = true;
     params.clip.frames.decoder_path = slow;
