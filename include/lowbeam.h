@@ -51,6 +51,8 @@ typedef struct lb_engine_options {
     float box_threshold;     /* a box counts above this score; default 0.3 */
     float text_threshold;    /* a word is in a box's label above this score; default 0.25 */
     int max_detections;      /* boxes of a frame at most; default 5 */
+    size_t cache_bytes; /* host memory for frames, tiles and embeddings of the videos asked about last; 0 (default):
+                           a quarter of what is free, 8 GiB at most */
 } lb_engine_options;
 
 LB_API lb_engine_options lb_engine_default_options(void);
@@ -68,10 +70,11 @@ typedef struct lb_answer {
     int n_prompt_tokens, n_new_tokens;
 } lb_answer;
 
-/* Answers one question (UTF-8) about one video file, or a folder of PNG or JPEG files. 2 to 8 choices. A video's
- * frames and embeddings are kept until another one is asked about. Errors: those of reading the video (NOT_FOUND,
- * FORMAT, TIMEOUT, CHILD_DIED ...), DOES_NOT_FIT, BACKEND, NOT_FINITE; answer is zero then. Not for several threads at
- * once. */
+/* Answers one question (UTF-8) about one video file, or a folder of PNG or JPEG files. 2 to 8 choices. Frames
+ * and embeddings of the videos asked about last are kept as long as options.cache_bytes have room for them, and serve
+ * as long as the file is not changed; a video whose frames alone are larger gives DOES_NOT_FIT. Errors: those of
+ * reading the video (NOT_FOUND, FORMAT, TIMEOUT, CHILD_DIED ...), DOES_NOT_FIT, BACKEND, NOT_FINITE; answer is zero
+ * then. Not for several threads at once. */
 LB_API lb_status lb_answerer_ask(lb_answerer *answerer, const char *video, const char *question,
                                  const char *const *choices, int n_choices, lb_answer *answer, lb_error *error);
 

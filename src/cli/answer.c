@@ -43,11 +43,13 @@ static void print_help(const lb_option *options, size_t n, bool plan_only) {
            "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n");
 }
 
-static void print_result(const lb_run_result *r) {
+static void print_result(const lb_run_result *r, const char *cache_dir) {
     printf("Total videos cached: %zu\n", r->n_videos);
     const size_t n_now = r->n_answered - r->n_resumed; /* the seconds are those of this process */
     printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
            r->seconds, n_now ? r->seconds / (double)n_now : 0.0, r->n_fallback);
+    if (cache_dir)
+        printf("cache: %zu of %zu videos from %s\n", r->n_cached, r->n_videos, cache_dir);
     if (r->n_empty > 0)
         printf("%zu boxes without area were left out\n", r->n_empty);
     printf("CSV: %s\n", r->csv_path);
@@ -57,12 +59,20 @@ static void print_result(const lb_run_result *r) {
 }
 
 typedef struct memory_options {
-    const char *vram, *allow;
+    const char *vram, *ram, *cache, *cache_dir_limit, *allow;
     bool load_in_8bit;
 } memory_options;
 
 static lb_status read_memory_options(const memory_options *o, lb_engine_params *e, lb_error *error) {
     lb_status status = o->vram ? lb_plan_vram_parse(o->vram, e->vram, &e->n_vram, error) : LB_STATUS_OK;
+    if (status == LB_STATUS_OK && o->ram)
+        status = lb_bytes_parse("--ram", o->ram, &e->ram_bytes, error);
+    if (status == LB_STATUS_OK && o->cache)
+        status = lb_bytes_parse("--cache", o->cache, &e->cache_bytes, error);
+    if (status == LB_STATUS_OK && ((o->ram && e->ram_bytes == 0) || (o->cache && e->cache_bytes == 0)))
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                              "%s: takes a size above 0; at least one video's frames must have room",
+                              o->cache && e->cache_bytes == 0 ? "--cache" : "--ram");
     if (status == LB_STATUS_OK && o->allow)
         status = lb_plan_allow_parse(o->allow, &e->allow, error);
     if (o->load_in_8bit) {
@@ -155,6 +165,10 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {.kind = LB_OPTION_HEADING, .help = "Memory (lowbeam plan shows what these lead to)"},
         {"vram", 0, NULL, LB_OPTION_TEXT, &memory.vram, 0, 0, "SIZE[,SIZE...]",
          "device memory of the run, all of it, for each device; default: what is free"},
+        {"ram", 0, NULL, LB_OPTION_TEXT, &memory.ram, 0, 0, "SIZE",
+         "host memory for weights that wait there and for caches; default: no limit"},
+        {"cache", 0, NULL, LB_OPTION_TEXT, &memory.cache, 0, 0, "SIZE",
+         "host memory for frames and tiles; default: a quarter of what is free, 8 GiB at most"},
         {"allow", 0, NULL, LB_OPTION_TEXT, &memory.allow, 0, 0, "LIST",
          "to fit: kv-q8,weights-q8,weights-q4,fewer-tiles,fewer-crops"},
         {"load_in_8bit", 0, NULL, LB_OPTION_TRUE, &memory.load_in_8bit, 0, 0, NULL,
@@ -162,6 +176,8 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {"weight-bits", 0, NULL, LB_OPTION_INT, &e->weight_bits, 0, 8, "0|8|4",
          "language model's weights: as the file has them, or 8 or 4 bits, made from it once"},
         {"cache-dir", 0, NULL, LB_OPTION_TEXT, &e->cache_dir, 0, 0, "DIR", "folder for what is kept between runs"},
+        {"cache-dir-limit", 0, NULL, LB_OPTION_TEXT, &memory.cache_dir_limit, 0, 0, "SIZE",
+         "most that --cache-dir keeps of videos (detections, embeddings); default: 20GiB"},
         {"trace", 0, NULL, LB_OPTION_TEXT, &p.child.trace, 0, 0, "FILE",
          "append each allocation there, one JSON line each"},
         {.kind = LB_OPTION_HEADING, .help = "Output"},
@@ -210,7 +226,9 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     p.questions_path = operands[0];
     p.cancel = &lb_cli_cancelled;
     p.planned = true;
-    if (read_memory_options(&memory, e, &error) != LB_STATUS_OK)
+    if (read_memory_options(&memory, e, &error) != LB_STATUS_OK ||
+        (memory.cache_dir_limit &&
+         lb_bytes_parse("--cache-dir-limit", memory.cache_dir_limit, &p.cache_dir_limit, &error) != LB_STATUS_OK))
         return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (json && !plan_only)
         return lb_cli_fail("--json: belongs to lowbeam plan", LB_EXIT_USAGE);
@@ -243,7 +261,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     if (status != LB_STATUS_OK)
         return lb_cli_fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
     lb_progress_vram("End of inference", result.engine.allocated_bytes, result.engine.reserved_bytes);
-    print_result(&result);
+    print_result(&result, e->cache_dir);
     if (result.interrupted)
         return LB_EXIT_INTERRUPTED;
     return result.n_fallback > 0 ? LB_EXIT_FALLBACK : LB_EXIT_OK;

@@ -3,10 +3,13 @@
 
 #include "base/error.h"
 #include "image/tiles.h"
+#include "memory/cache.h"
+#include "memory/host.h"
 #include "run/clip.h"
 #include "run/engine.h"
 #include "run/run.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +18,7 @@ enum { N_STRINGS = 7 };
 struct lb_answerer {
     lb_engine *engine;
     lb_clip_params clip_params;
-    lb_clip *clip;    /* of the video asked about last */
-    uint64_t clip_id; /* counts videos: the engine keeps a clip's embeddings by it */
-    char *video;
+    lb_cache *cache;         /* clips by "clip KEY", the engine's embeddings by KEY: path, size and times */
     char *copies[N_STRINGS]; /* of the option strings */
 };
 
@@ -83,6 +84,10 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
     params.vlm.n_parallel = 1;
     params.max_new_tokens = o->max_new_tokens;
     params.letter_only = o->letter_only;
+    a->cache = lb_cache_new(o->cache_bytes ? o->cache_bytes : lb_host_default_cache());
+    params.cache = a->cache;
+    if (status == LB_STATUS_OK && !a->cache)
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
     if (status == LB_STATUS_OK)
         status = lb_engine_open(&params, NULL, &a->engine, error);
     if (status != LB_STATUS_OK) {
@@ -105,25 +110,69 @@ lb_status lb_answerer_open(const lb_engine_options *o, lb_answerer **out, lb_err
 void lb_answerer_close(lb_answerer *a) {
     if (!a)
         return;
+    lb_cache_free(a->cache); /* before the engine, whose embeddings are in it */
     lb_engine_free(a->engine);
-    lb_clip_free(a->clip);
-    free(a->video);
     for (int i = 0; i < N_STRINGS; i++)
         free(a->copies[i]);
     free(a);
 }
 
-static lb_status use_video(lb_answerer *a, const char *video, lb_error *error) {
-    if (a->clip && strcmp(a->video, video) == 0)
+/* A video that was changed is another one. From malloc. */
+static char *make_key(const char *video) {
+    lb_fingerprint f = {0};
+    char *key;
+    lb_fingerprint_look(video, &f, NULL); /* what cannot be looked at cannot be read, which is told then */
+    return asprintf(&key, "clip %lld %lld %lld %s", (long long)f.n_bytes, (long long)f.mtime_ns, (long long)f.ctime_ns,
+                    video) < 0
+               ? NULL
+               : key;
+}
+
+/* A clip on its way into the cache. */
+typedef struct admission {
+    lb_answerer *answerer;
+    size_t bytes;
+} admission;
+
+static lb_status admit(int width, int height, void *user, lb_error *error) {
+    admission *admitted = user;
+    lb_answerer *a = admitted->answerer;
+    size_t bytes;
+    lb_status status = lb_clip_bytes(width, height, &a->clip_params, &bytes, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    if (!lb_cache_reserve(a->cache, bytes))
+        return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
+                            "%d frames of %dx%d with their tiles are %.1f MiB, options.cache_bytes %.1f MiB; raise it, "
+                            "or take fewer frames or tiles",
+                            a->clip_params.frames.n_frames, width, height, (double)bytes / (1 << 20),
+                            (double)lb_cache_limit(a->cache) / (1 << 20));
+    admitted->bytes = bytes;
+    return LB_STATUS_OK;
+}
+
+static void free_clip(void *value) {
+    lb_clip_free(value);
+}
+
+/* In use until it is released. */
+static lb_status use_clip(lb_answerer *a, const char *video, const char *key, lb_clip **clip, lb_error *error) {
+    *clip = lb_cache_get(a->cache, key);
+    if (*clip)
         return LB_STATUS_OK;
-    lb_clip_free(a->clip); /* before the next is read: never two at once */
-    free(a->video);
-    a->clip = NULL;
-    a->video = strdup(video);
-    if (!a->video)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
-    a->clip_id++;
-    return lb_clip_prepare(video, &a->clip_params, &a->clip, error);
+    admission admitted = {.answerer = a};
+    lb_clip_params params = a->clip_params;
+    params.frames.admit = admit;
+    params.frames.user = &admitted;
+    lb_status status = lb_clip_prepare(video, &params, clip, error);
+    if (status == LB_STATUS_OK && !lb_cache_put(a->cache, key, *clip, admitted.bytes, free_clip)) {
+        lb_clip_free(*clip);
+        *clip = NULL;
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    }
+    if (status != LB_STATUS_OK)
+        lb_cache_unreserve(a->cache, admitted.bytes);
+    return status;
 }
 
 typedef struct catcher {
@@ -159,23 +208,32 @@ lb_status lb_answerer_ask(lb_answerer *a, const char *video, const char *questio
     if (n_choices < LB_CHOICES_MIN || n_choices > LB_CHOICES_MAX)
         return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "%d choices, not %d to %d", n_choices, LB_CHOICES_MIN,
                             LB_CHOICES_MAX);
-    lb_status status = use_video(a, video, error);
-    if (status != LB_STATUS_OK)
-        return status;
-    catcher c = {answer, n_choices, LB_STATUS_INTERNAL, error};
+    char *clip_key = make_key(video);
+    if (!clip_key)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    const char *key = clip_key + strlen("clip ");
+    lb_clip *made = NULL; /* not needed where the embeddings are there */
+    lb_engine_clip clip = {.n_frames = a->clip_params.frames.n_frames, .key = key};
+    lb_status status = lb_engine_knows(a->engine, key) ? LB_STATUS_OK : use_clip(a, video, clip_key, &made, error);
+    if (made) {
+        const lb_frames *frames = made->frames;
+        clip.tiles_per_frame = made->tiles_per_frame;
+        clip.tiles = made->tiles;
+        clip.frames = frames->data;
+        clip.width = frames->width;
+        clip.height = frames->height;
+        clip.resized = made->resized;
+        clip.index = frames->index;
+        clip.time_s = frames->time_s;
+    }
+    catcher c = {answer, n_choices, status, error};
     lb_engine_question q = {.id = "", .text = question, .choices = choices, .n_choices = n_choices, .wanted = true};
-    const lb_frames *frames = a->clip->frames;
-    lb_engine_clip clip = {.n_frames = frames->n_frames,
-                           .tiles_per_frame = a->clip->tiles_per_frame,
-                           .tiles = a->clip->tiles,
-                           .frames = frames->data,
-                           .width = frames->width,
-                           .height = frames->height,
-                           .resized = a->clip->resized,
-                           .index = frames->index,
-                           .time_s = frames->time_s,
-                           .id = a->clip_id};
-    lb_engine_answer(a->engine, &clip, &q, 1, (lb_engine_callbacks){.reply = catch_reply, .user = &c});
+    if (status == LB_STATUS_OK) {
+        c.status = LB_STATUS_INTERNAL;
+        lb_engine_answer(a->engine, &clip, &q, 1, (lb_engine_callbacks){.reply = catch_reply, .user = &c});
+    }
+    lb_cache_release(a->cache, made);
+    free(clip_key);
     if (c.status != LB_STATUS_OK)
         lb_answer_free(answer);
     return c.status;

@@ -21,6 +21,7 @@ struct lb_child {
     pid_t pid;
     int fd;
     lb_child_state state;
+    int seen;         /* what the models saw of the video, as the child sent it; -1 */
     char cause[1024]; /* what the child said before it died */
 };
 
@@ -123,6 +124,11 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
             continue;
         lb_wire_fds passed;
         lb_status status = lb_wire_receive(child->fd, message, &passed, error);
+        if (status == LB_STATUS_OK && passed.n > 0 && strcmp(lb_wire_type(*message), "seen") == 0) {
+            if (child->seen >= 0)
+                close(child->seen);
+            child->seen = passed.fd[--passed.n];
+        }
         lb_wire_fds_close(&passed);
         if (status == LB_STATUS_INTERRUPTED)
             continue;
@@ -158,8 +164,9 @@ static json_t *plan_message(const lb_engine_params *p) {
                          p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
                          p->work->picture_height, "frame_bytes", (json_int_t)p->work->frame_bytes, "longest", longest);
     }
-    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:o}", "work", work, "vram", vram, "n_retries", p->n_retries, "allow",
-                     (int)p->allow, "weight_bits", p->weight_bits, "cache_dir", lb_wire_bytes(p->cache_dir));
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:o, s:I, s:I}", "work", work, "vram", vram, "n_retries", p->n_retries,
+                     "allow", (int)p->allow, "weight_bits", p->weight_bits, "cache_dir", lb_wire_bytes(p->cache_dir),
+                     "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes", (json_int_t)p->cache_bytes);
 }
 
 static json_t *open_message(const lb_child_params *params) {
@@ -187,6 +194,11 @@ static json_t *open_message(const lb_child_params *params) {
     return m;
 }
 
+static const char *text_of(const json_t *m, const char *key) {
+    const char *text = json_string_value(json_object_get(m, key));
+    return text ? text : "";
+}
+
 /* What "plan" says. */
 static void read_plan(const json_t *m, lb_child_state *state) {
     free(state->plan_text);
@@ -195,6 +207,7 @@ static void read_plan(const json_t *m, lb_child_state *state) {
     state->plan_text = lb_wire_bytes_get(json_object_get(m, "text"));
     state->plan_json = lb_wire_bytes_get(json_object_get(m, "json"));
     state->adapted = lb_wire_bytes_get(json_object_get(m, "adapted"));
+    state->host_bytes = size_of(m, "host_bytes");
     state->fits = json_is_true(json_object_get(m, "fits"));
     state->changes_answers = json_is_true(json_object_get(m, "changes_answers"));
 }
@@ -207,6 +220,7 @@ static void read_state(const json_t *m, lb_child_state *state) {
     snprintf(state->device_description, sizeof state->device_description, "%s", description ? description : "?");
     free(device);
     free(description);
+    snprintf(state->vision, sizeof state->vision, "%s", text_of(m, "vision"));
     state->image_size = (int)json_integer_value(json_object_get(m, "image_size"));
     state->n_parallel = (int)json_integer_value(json_object_get(m, "n_parallel"));
     state->shortest_edge = (int)json_integer_value(json_object_get(m, "shortest_edge"));
@@ -220,7 +234,7 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
     lb_child *child = calloc(1, sizeof *child);
     if (!child)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
-    child->fd = -1;
+    child->fd = child->seen = -1;
     json_t *message = NULL;
     lb_status status = spawn(child, params->program, error);
     if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(params), NULL, error) != LB_STATUS_OK)
@@ -267,9 +281,10 @@ static json_t *frames_message(const lb_clip *clip) {
                      "of_frame", of_frame, "index", index, "time_s", time_s);
 }
 
-static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb_engine_question *questions, int n) {
+static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool keep, const lb_engine_question *questions,
+                             int n) {
     json_t *counts = json_array(), *list = json_array();
-    for (int i = 0; i < clip->frames->n_frames; i++)
+    for (int i = 0; clip->frames && i < clip->frames->n_frames; i++)
         json_array_append_new(counts, json_integer(clip->tiles_per_frame[i]));
     for (int i = 0; i < n; i++) {
         const lb_engine_question *q = &questions[i];
@@ -280,9 +295,10 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, const lb
                               json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices", choices,
                                         "wanted", (int)q->wanted, "dump_dir", lb_wire_bytes(q->dump_dir)));
     }
-    return json_pack("{s:s, s:o, s:o, s:o, s:o}", "type", "video", "dump_dir", lb_wire_bytes(dump_dir),
-                     "tiles_per_frame", counts, "frames", clip->resized.data ? frames_message(clip) : json_null(),
-                     "questions", list);
+    return json_pack("{s:s, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "n_seen_frames",
+                     clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
+                     lb_wire_bytes(dump_dir), "tiles_per_frame", counts, "frames",
+                     clip->resized.data ? frames_message(clip) : json_null(), "questions", list);
 }
 
 static int read_floats(const json_t *array, float *values) {
@@ -290,11 +306,6 @@ static int read_floats(const json_t *array, float *values) {
     for (size_t i = 0; i < n; i++)
         values[i] = (float)json_number_value(json_array_get(array, i));
     return (int)n;
-}
-
-static const char *text_of(const json_t *m, const char *key) {
-    const char *text = json_string_value(json_object_get(m, key));
-    return text ? text : "";
 }
 
 static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_engine_reply *, void *), void *user) {
@@ -327,11 +338,14 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
 
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
-                          void *user, const atomic_bool *cancel, lb_error *error) {
-    lb_wire_fds passed = {1, {clip->tiles_fd}};
+                          void *user, int *seen, const atomic_bool *cancel, lb_error *error) {
+    lb_wire_fds passed = {1, {clip->seen_fd >= 0 ? clip->seen_fd : clip->tiles_fd}};
+    if (seen)
+        *seen = -1;
     if (clip->resized.data)
         passed = (lb_wire_fds){3, {clip->tiles_fd, clip->frames->fd, clip->resized_fd}};
-    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, questions, n), &passed, error) != LB_STATUS_OK)
+    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, seen != NULL, questions, n), &passed, error) !=
+        LB_STATUS_OK)
         return bury(child, error);
     bool stopping = false;
     for (;;) {
@@ -343,6 +357,10 @@ lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip
         if (strcmp(lb_wire_type(message), "reply") == 0)
             pass_reply(message, n, reply, user);
         json_decref(message);
+        if (seen && child->seen >= 0) {
+            *seen = child->seen;
+            child->seen = -1;
+        }
         if (done)
             return LB_STATUS_OK;
     }
@@ -354,6 +372,8 @@ void lb_child_stop(lb_child *child) {
     free(child->state.plan_text);
     free(child->state.plan_json);
     free(child->state.adapted);
+    if (child->seen >= 0)
+        close(child->seen);
     if (child->fd >= 0)
         close(child->fd); /* the child ends when its socket does */
     for (int i = 0; child->pid > 0 && i < 1000; i++) {

@@ -45,11 +45,13 @@ typedef struct lb_child_state {
     char device[64], device_description[128];
     int image_size;
     int n_parallel;
+    char vision[64];                 /* what of the plan can change what the models see in its last digits */
     int shortest_edge, longest_edge; /* of the detector's pictures; 0: no detector */
     size_t allocated_bytes, reserved_bytes;
     size_t model_allocated_bytes, model_reserved_bytes; /* when the VLM was loaded, before the detector */
     char *plan_text, *plan_json; /* the memory plan; NULL: none was asked for. Good until lb_child_stop */
     bool fits, changes_answers;  /* of the plan */
+    size_t host_bytes;           /* of the plan: weights in host memory and a video's embeddings */
     char *adapted;               /* what the plan does to fit, "; " between; "" for nothing */
 } lb_child_state;
 
@@ -67,10 +69,11 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
 const lb_child_state *lb_child_get_state(const lb_child *child);
 
 /* Answers a video's questions, as lb_engine_answer does. Returns OK when the child went through all of them (each with
- * its own status) or was stopped; CHILD_DIED with the cause when it died on the way: replies until then count. */
+ * its own status) or was stopped; seen: becomes a descriptor of what the models saw (lb_sight_write's, the caller's),
+ * or -1; NULL: not wanted. CHILD_DIED with the cause when it died on the way: replies until then count. */
 lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
-                          void *user, const atomic_bool *cancel, lb_error *error);
+                          void *user, int *seen, const atomic_bool *cancel, lb_error *error);
 
 /* Ends it, waits for it, frees. NULL is allowed. */
 void lb_child_stop(lb_child *child);

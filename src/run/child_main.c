@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "memory/store.h"
+#include "run/sight.h"
 #include "run/wire.h"
 
 #include <ggml.h>
@@ -65,6 +67,8 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
         p.vram[p.n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
     p.n_retries = (int)json_integer_value(json_object_get(m, "n_retries"));
     p.allow = (unsigned)json_integer_value(json_object_get(m, "allow"));
+    p.ram_bytes = (size_t)json_integer_value(json_object_get(m, "ram_bytes"));
+    p.cache_bytes = (size_t)json_integer_value(json_object_get(m, "cache_bytes"));
     p.weight_bits = (int)json_integer_value(json_object_get(m, "weight_bits"));
     return p;
 }
@@ -99,6 +103,7 @@ typedef struct server {
     int fd;
     lb_engine *engine;
     char *strings[N_STRINGS]; /* that the engine's parameters point to */
+    char vision[64];          /* lb_engine_vision's, as the parent has it */
     bool lost;                /* the parent is gone */
 } server;
 
@@ -123,7 +128,28 @@ static json_t *floats(const float *values, int n) {
 typedef struct video {
     server *server;
     const lb_engine_question *questions;
+    int n_frames;
+    int seen; /* descriptor of what the models saw; -1 */
 } video;
+
+static void keep_seen(const lb_sight *sight, void *user) {
+    video *v = user;
+    size_t bytes;
+    lb_sight_write(sight, v->n_frames, lb_vlm_get_info(lb_engine_vlm(v->server->engine))->n_embd, &v->seen, &bytes,
+                   NULL); /* without memory it is not kept */
+}
+
+/* To the parent, unless memory was short on the way: another batch may round otherwise. */
+static void send_seen(video *v) {
+    char vision[sizeof v->server->vision];
+    lb_engine_vision(v->server->engine, vision, sizeof vision);
+    if (v->seen >= 0 && strcmp(vision, v->server->vision) == 0 &&
+        lb_wire_send(v->server->fd, json_pack("{s:s}", "type", "seen"), &(lb_wire_fds){1, {v->seen}}, NULL) ==
+            LB_STATUS_CHILD_DIED)
+        v->server->lost = true;
+    if (v->seen >= 0)
+        close(v->seen);
+}
 
 static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
@@ -268,6 +294,13 @@ static bool read_video(received *r, const json_t *m, const lb_wire_fds *passed) 
                                .tiles_per_frame = read_ints(counts),
                                .tiles = r->map[0].data,
                                .dump_dir = r->folders[r->n]};
+    const int n_seen_frames = (int)json_integer_value(json_object_get(m, "n_seen_frames"));
+    if (n_seen_frames > 0) { /* an entry of the cache, and nothing else */
+        r->clip.n_frames = n_seen_frames;
+        r->clip.seen = (const uint8_t *)r->map[0].data + LB_STORE_HEADER;
+        r->clip.n_seen = r->map[0].bytes - LB_STORE_HEADER;
+        return r->map[0].bytes > LB_STORE_HEADER;
+    }
     return r->clip.tiles_per_frame && read_frames(r, json_object_get(m, "frames"));
 }
 
@@ -290,8 +323,11 @@ static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) 
     received r = {0};
     if (read_video(&r, m, passed)) {
         test_fault(r.questions, r.n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
-        video v = {s, r.questions};
-        lb_engine_answer(s->engine, &r.clip, r.questions, r.n, (lb_engine_callbacks){send_reply, keep_going, &v});
+        video v = {s, r.questions, r.clip.n_frames, -1};
+        const bool keep = json_is_true(json_object_get(m, "keep"));
+        lb_engine_answer(s->engine, &r.clip, r.questions, r.n,
+                         (lb_engine_callbacks){send_reply, keep_going, keep ? keep_seen : NULL, &v});
+        send_seen(&v);
     }
     send_message(s, json_pack("{s:s}", "type", "done")); /* first: unmapping takes a while */
     received_free(&r);
@@ -306,9 +342,10 @@ static void send_plan(server *s, const lb_plan *plan) {
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b}", "type", "plan", "text", lb_wire_bytes(text), "json",
-                              lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
-                              "changes_answers", (int)plan->changes_answers));
+    const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I}", "type", "plan", "text", lb_wire_bytes(text),
+                              "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
+                              "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host));
     free(text);
     free(json);
 }
@@ -358,11 +395,13 @@ static void open_engine(server *s, const json_t *m) {
     const lb_preprocess_params *edges = lb_engine_preprocess(s->engine);
     size_t allocated, reserved;
     lb_engine_vlm_memory(s->engine, &allocated, &reserved);
-    send_message(s, json_pack("{s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "device",
-                              lb_wire_bytes(info->device), "description", lb_wire_bytes(info->device_description),
-                              "image_size", info->image_size, "n_parallel", info->n_parallel, "shortest_edge",
-                              edges ? edges->shortest_edge : 0, "longest_edge", edges ? edges->longest_edge : 0,
-                              "vlm_allocated", (json_int_t)allocated, "vlm_reserved", (json_int_t)reserved));
+    lb_engine_vision(s->engine, s->vision, sizeof s->vision);
+    send_message(s, json_pack("{s:s, s:s, s:o, s:o, s:i, s:i, s:i, s:i, s:I, s:I}", "type", "ready", "vision",
+                              s->vision, "device", lb_wire_bytes(info->device), "description",
+                              lb_wire_bytes(info->device_description), "image_size", info->image_size, "n_parallel",
+                              info->n_parallel, "shortest_edge", edges ? edges->shortest_edge : 0, "longest_edge",
+                              edges ? edges->longest_edge : 0, "vlm_allocated", (json_int_t)allocated, "vlm_reserved",
+                              (json_int_t)reserved));
 }
 
 int lb_child_main(int fd) {

@@ -91,7 +91,7 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     lb_clip *clip = calloc(1, sizeof *clip);
     if (!clip)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
-    clip->tiles_fd = clip->resized_fd = -1;
+    clip->tiles_fd = clip->resized_fd = clip->seen_fd = -1;
     clip->tile_size = params->tile_size;
     lb_tile_grid grid;
     uint8_t *tiles = NULL;
@@ -127,6 +127,35 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     return LB_STATUS_OK;
 }
 
+lb_clip *lb_clip_seen(int fd, int n_frames) {
+    lb_clip *clip = calloc(1, sizeof *clip);
+    if (!clip) {
+        close(fd);
+        return NULL;
+    }
+    clip->tiles_fd = clip->resized_fd = -1;
+    clip->seen_fd = fd;
+    clip->n_seen_frames = n_frames;
+    return clip;
+}
+
+lb_status lb_clip_bytes(int width, int height, const lb_clip_params *params, size_t *bytes, lb_error *error) {
+    lb_tile_grid grid;
+    lb_preprocess_params edges = lb_preprocess_default_params();
+    edges.shortest_edge = params->shortest_edge;
+    edges.longest_edge = params->longest_edge;
+    int w = 0, h = 0;
+    lb_status status = lb_tile_grid_choose(width, height, params->max_tiles, params->tile_size, &grid, error);
+    if (status == LB_STATUS_OK && params->shortest_edge > 0)
+        status = lb_preprocess_size(&edges, width, height, &w, &h, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    const size_t tile = (size_t)params->tile_size * (size_t)params->tile_size;
+    *bytes = (size_t)params->frames.n_frames * 3 *
+             ((size_t)width * (size_t)height + tile * (size_t)grid.n_tiles + (size_t)w * (size_t)h);
+    return LB_STATUS_OK;
+}
+
 static void unshare(const void *data, size_t bytes, int fd) {
     if (data) {
         munmap((void *)data, bytes);
@@ -142,6 +171,8 @@ void lb_clip_free(lb_clip *clip) {
     unshare(clip->tiles, clip->tiles_bytes, clip->tiles_fd);
     unshare(clip->resized.data, clip->resized_bytes, clip->resized_fd);
     free((void *)clip->resized.of_frame);
+    if (clip->seen_fd >= 0)
+        close(clip->seen_fd);
     if (clip->frames)
         lb_ledger_sub(LB_COMPONENT_FRAMES, clip->frames->data_bytes);
     lb_frames_free(clip->frames);

@@ -30,13 +30,23 @@ typedef struct lb_clip {
     lb_resized resized; /* for the detector, mapped from resized_fd; data NULL: none */
     size_t resized_bytes;
     int resized_fd;
-    double tile_time_s;     /* cutting and resizing; frames->decode_time_s: reading */
+    double tile_time_s; /* cutting and resizing; frames->decode_time_s: reading */
+    int seen_fd;        /* not -1: what a former run's models saw of it (run/sights.h); nothing else is there then */
+    int n_seen_frames;
     lb_fingerprint content; /* of the video; lb_prefetch fills it in */
+    size_t held_bytes;      /* of lb_prefetch's limit */
     struct lb_clip *next;   /* for whoever keeps clips in a list */
 } lb_clip;
 
 /* Errors: those of lb_frames_read, lb_tiles_cut and lb_preprocess_size, with the path in front. */
 lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_clip **clip, lb_error *error);
 void lb_clip_free(lb_clip *clip);
+
+/* A clip that is only what a former run saw; fd: taken over. NULL: no memory (fd is closed). */
+lb_clip *lb_clip_seen(int fd, int n_frames);
+
+/* What a clip of such frames takes at most: frames, tiles and the detector's pictures. Errors: lb_tile_grid_choose's,
+ * lb_preprocess_size's. */
+lb_status lb_clip_bytes(int width, int height, const lb_clip_params *params, size_t *bytes, lb_error *error);
 
 #endif

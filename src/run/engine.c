@@ -7,6 +7,8 @@
 #include "run/planner.h"
 #include "vlm/quantize.h"
 
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,7 +137,6 @@ lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb
 void lb_engine_free(lb_engine *engine) {
     if (!engine)
         return;
-    lb_sight_free(&engine->kept);
     lb_find_free(engine->find);
     lb_vlm_free(engine->vlm);
     lb_tokenizer_free(engine->tokenizer);
@@ -153,30 +154,76 @@ const lb_preprocess_params *lb_engine_preprocess(const lb_engine *engine) {
     return engine->find ? lb_find_preprocess(engine->find) : NULL;
 }
 
+void lb_engine_vision(const lb_engine *engine, char *text, size_t n) {
+    snprintf(text, n, "tiles %d frames %d boxes %d", lb_vlm_get_info(engine->vlm)->largest_tile_batch,
+             engine->params.detector_batch, engine->find ? engine->params.max_detections : 0);
+}
+
 void lb_engine_vlm_memory(const lb_engine *engine, size_t *allocated, size_t *reserved) {
     *allocated = engine->vlm_allocated;
     *reserved = engine->vlm_reserved;
 }
 
-/* Phases "detect" and "encode", unless this clip was the last one. */
-static lb_status see(lb_session *s, lb_error *error) {
-    lb_engine *engine = s->engine;
-    if (s->clip->id != 0 && s->clip->id == engine->kept_id) {
-        s->sight = engine->kept;
-        engine->kept = (lb_sight){0};
+/* Phases "detect" and "encode", unless that is known. kept: the cache's, to be released. */
+static lb_status see(lb_session *s, lb_sight **kept, lb_error *error) {
+    const lb_engine_clip *clip = s->clip;
+    lb_cache *cache = s->engine->params.cache;
+    *kept = clip->key ? lb_cache_get(cache, clip->key) : NULL;
+    if (*kept) {
+        s->sight = **kept;
         s->sight.detect_s = s->sight.encode_s = 0;
         return LB_STATUS_OK;
     }
-    lb_sight_free(&engine->kept); /* before the next is made: its memory serves again */
+    if (clip->seen)
+        return lb_sight_read(s->engine->vlm, clip->seen, clip->n_seen, clip->n_frames, &s->sight, error);
     lb_status status = lb_session_detect(s, error);
     return status == LB_STATUS_OK ? lb_session_encode(s, error) : status;
+}
+
+static void free_kept(void *value) {
+    lb_sight_free(value);
+    free(value);
+}
+
+/* Into the cache, where room was reserved for it; else it ends here. */
+static void keep(lb_session *s, lb_status status) {
+    lb_cache *cache = s->engine->params.cache;
+    lb_sight *kept = s->reserved && status == LB_STATUS_OK ? malloc(sizeof *kept) : NULL;
+    if (kept)
+        *kept = s->sight;
+    if (s->reserved && s->sight.pictures)
+        lb_embeddings_own(s->sight.pictures);
+    if (kept && lb_cache_put(cache, s->clip->key, kept, s->reserved, free_kept)) {
+        lb_cache_release(cache, kept);
+        return;
+    }
+    free(kept);
+    lb_sight_free(&s->sight);
+    if (s->reserved)
+        lb_cache_unreserve(cache, s->reserved);
+}
+
+bool lb_engine_knows(const lb_engine *engine, const char *key) {
+    void *kept = lb_cache_get(engine->params.cache, key);
+    lb_cache_release(engine->params.cache, kept);
+    return kept != NULL;
+}
+
+static void *show(void *user) {
+    const lb_session *s = user;
+    s->callbacks.seen(&s->sight, s->callbacks.user);
+    return NULL;
 }
 
 void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_engine_question *questions, int n,
                       lb_engine_callbacks callbacks) {
     lb_session s = {.engine = engine, .clip = clip, .questions = questions, .n = n, .callbacks = callbacks};
     lb_error error = {0};
-    lb_status status = see(&s, &error);
+    lb_sight *kept;
+    pthread_t shower;
+    lb_status status = see(&s, &kept, &error);
+    const bool shown = status == LB_STATUS_OK && callbacks.seen && s.sight.pictures && !kept && !clip->seen &&
+                       pthread_create(&shower, NULL, show, &s) == 0;
     s.batch_size = engine->params.reuse ? lb_vlm_get_info(engine->vlm)->n_parallel : 1;
     if (status == LB_STATUS_OK && s.sight.pictures && engine->params.reuse)
         lb_session_find_prefix(&s);
@@ -189,10 +236,11 @@ void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_en
         else
             lb_session_fail(&s, first, m, &error);
     }
+    if (shown)
+        pthread_join(shower, NULL);
     lb_session_free(&s);
-    engine->kept_id = status == LB_STATUS_OK ? clip->id : 0;
-    if (engine->kept_id != 0)
-        engine->kept = s.sight;
+    if (kept)
+        lb_cache_release(engine->params.cache, kept);
     else
-        lb_sight_free(&s.sight);
+        keep(&s, status);
 }

@@ -11,11 +11,13 @@
 
 #include "dataset/dataset.h"
 #include "lowbeam/status.h"
+#include "memory/cache.h"
 #include "memory/plan.h"
 #include "run/findings.h"
 #include "vlm/vlm.h"
 
 typedef struct lb_engine lb_engine;
+struct lb_sight; /* run/sight.h */
 
 typedef struct lb_engine_question {
     const char *id, *text;
@@ -48,6 +50,7 @@ typedef struct lb_engine_params {
     float box_threshold, text_threshold; /* defaults: lb_find_default_params */
     int max_detections;                  /* of a frame that enter the prompt and the crops; default 5 */
     int detector_batch;                  /* most frames at once; 0 (default): chosen, halved while memory is short */
+    lb_cache *cache;                     /* for what the models made of clips with a key; NULL (default): none */
     /* For the memory plan: */
     const struct lb_engine_work *work; /* NULL (default): no plan; everything is on the device as it is asked for */
     size_t vram[LB_DEVICES_MAX];       /* budgets of the devices in bytes */
@@ -56,7 +59,10 @@ typedef struct lb_engine_params {
                                           now, and by an eighth for each */
     unsigned allow;                    /* LB_ALLOW_*: what may change answers */
     int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
-    const char *cache_dir;             /* for quantized weights; NULL: beside the model, or the user's cache folder */
+    size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
+                                          0: no limit */
+    size_t cache_bytes;    /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
+    const char *cache_dir; /* for quantized weights; NULL: beside the model, or the user's cache folder */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);
@@ -70,6 +76,9 @@ lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb
 void lb_engine_free(lb_engine *engine);
 const lb_vlm *lb_engine_vlm(const lb_engine *engine);
 const lb_preprocess_params *lb_engine_preprocess(const lb_engine *engine); /* the detector's; NULL: no detector */
+
+/* What of the plan (or what memory left) can change what the models see in its last digits: batches, and how much. */
+void lb_engine_vision(const lb_engine *engine, char *text, size_t n);
 
 /* Device memory after the VLM was loaded, before the detector. */
 void lb_engine_vlm_memory(const lb_engine *engine, size_t *allocated, size_t *reserved);
@@ -89,7 +98,10 @@ typedef struct lb_engine_clip {
     const int64_t *index; /* [n_frames], for the dump, as time_s */
     const double *time_s; /* [n_frames] */
     const char *dump_dir; /* folder for tiles.npy, tiles_per_frame.npy, embeddings.npy, detections.json; NULL: none */
-    uint64_t id;          /* not 0: what the models made of it is kept until a clip of another id comes */
+    const char *key;      /* not NULL: what the models make of it is kept under this name in params.cache */
+    const void *seen;     /* [n_seen] what was kept of it before, as lb_sight_write writes it: of the rest only n_frames
+                             is read then. NULL: none */
+    size_t n_seen;
 } lb_engine_clip;
 
 /* What became of one question. Strings are good during the callback. */
@@ -112,8 +124,14 @@ typedef struct lb_engine_reply {
 typedef struct lb_engine_callbacks {
     void (*reply)(const lb_engine_reply *reply, void *user);
     bool (*keep_going)(void *user); /* asked between batches; false: the rest is not answered. NULL: always */
+    /* What the models saw, to be kept (lb_sight_write); called in a thread of its own while the questions are being
+     * answered, and only when it was not known before. NULL: nobody wants it. */
+    void (*seen)(const struct lb_sight *sight, void *user);
     void *user;
 } lb_engine_callbacks;
+
+/* Whether a clip of that key needs no more than its n_frames and key, until the next call. */
+bool lb_engine_knows(const lb_engine *engine, const char *key);
 
 /* Every wanted question gets one reply, unless keep_going said no. Questions are answered in batches of the vlm's
  * n_parallel in their order, whether wanted or not in turn, so that a batch does not depend on what was answered

@@ -5,18 +5,10 @@
 
 #include "answer/prompt.h"
 #include "run/engine.h"
+#include "run/sight.h"
 #include "vlm/tokenizer.h"
 
 #include <limits.h>
-
-/* A video as the models see it; what its questions share. */
-typedef struct lb_sight {
-    lb_findings findings; /* n_frames 0: no detector */
-    int *tiles_per_frame; /* [n_frames] crops included */
-    int n_tiles;
-    lb_embeddings *pictures; /* NULL: not encoded */
-    double detect_s, encode_s;
-} lb_sight;
 
 struct lb_engine {
     lb_engine_params params;
@@ -32,8 +24,6 @@ struct lb_engine {
     int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */
     size_t vlm_allocated, vlm_reserved;   /* before the detector was loaded */
     bool said_not_shared;
-    lb_sight kept; /* of the clip kept_id */
-    uint64_t kept_id;
 };
 
 /* One call of lb_engine_answer. */
@@ -44,6 +34,7 @@ typedef struct lb_session {
     int n;
     lb_engine_callbacks callbacks;
     lb_sight sight;
+    size_t reserved;       /* of the cache, for the sight's embeddings */
     struct lb_item *ready; /* [n_ready] the first questions' prompts, made while the tiles are encoded */
     int n_ready;
     int32_t *prefix;
@@ -66,7 +57,6 @@ lb_status lb_session_detect(lb_session *s, lb_error *error);
 /* Phase "encode": the frames' tiles and the crops, which are cut while the first tiles are encoded, to embeddings.
  * Tiles that no prompt has room for are only counted, and each prompt says so for itself. */
 lb_status lb_session_encode(lb_session *s, lb_error *error);
-void lb_sight_free(lb_sight *sight); /* zeroes it */
 
 /* Makes prompts and tokens of the first questions; needs the sight's findings and tiles_per_frame, not its embeddings,
  * and may run beside the encoder. */

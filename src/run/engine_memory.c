@@ -91,6 +91,29 @@ lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_
     return LB_STATUS_OK;
 }
 
+/* --ram and --cache: the plan's choice has a share in host memory, and a clip must have room beside it. */
+static lb_status fit_host(const lb_engine_params *params, lb_plan *plan, lb_error *error) {
+    size_t *frames = &plan->host_bytes[LB_COMPONENT_FRAMES];
+    const size_t clip = *frames / 4; /* the planner counts four */
+    const size_t rest = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
+    if (params->cache_bytes > 0 && *frames > params->cache_bytes)
+        *frames = params->cache_bytes;
+    if (params->ram_bytes == 0)
+        return LB_STATUS_OK;
+    const size_t left = params->ram_bytes > rest ? params->ram_bytes - rest : 0;
+    if (*frames > left)
+        *frames = left;
+    if (left >= clip && left > 0)
+        return LB_STATUS_OK;
+    return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
+                        "--ram %.1f MiB: weights that wait in host memory take %.1f MiB, a video's embeddings %.1f MiB "
+                        "and its frames and tiles %.1f MiB; raise --ram, or --vram so that fewer weights wait, or take "
+                        "fewer frames or tiles",
+                        (double)params->ram_bytes / (1 << 20),
+                        (double)plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] / (1 << 20),
+                        (double)plan->host_bytes[LB_COMPONENT_EMBEDDINGS] / (1 << 20), (double)clip / (1 << 20));
+}
+
 lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error *error) {
     lb_prompt_template *prompt_template = NULL;
     lb_tokenizer *tokenizer = NULL;
@@ -115,6 +138,8 @@ lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error
         status = lb_planner_open(params, &load, &planner, error);
     if (status == LB_STATUS_OK)
         status = lb_planner_make(planner, plan, error);
+    if (status == LB_STATUS_OK)
+        status = fit_host(params, plan, error);
     lb_planner_free(planner);
     lb_tokenizer_free(tokenizer);
     lb_prompt_template_free(prompt_template);

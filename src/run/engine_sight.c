@@ -152,6 +152,18 @@ static lb_status encode_tiles(lb_session *s, tile_row *row, lb_error *error) {
     return status;
 }
 
+/* Room in the cache, before the embeddings are allocated; where there is none they are used and not kept. */
+static void reserve(lb_session *s) {
+    const lb_vlm_info *info = lb_vlm_get_info(s->engine->vlm);
+    const size_t bytes =
+        (size_t)s->sight.n_tiles * (size_t)info->tokens_per_tile * (size_t)info->n_embd * sizeof(float);
+    if (!s->engine->params.cache || !s->clip->key)
+        return;
+    lb_vlm_release_spare(s->engine->vlm); /* of a video that was not kept */
+    if (lb_cache_reserve(s->engine->params.cache, bytes))
+        s->reserved = bytes;
+}
+
 lb_status lb_session_encode(lb_session *s, lb_error *error) {
     const lb_vlm_info *info = lb_vlm_get_info(s->engine->vlm);
     lb_sight *sight = &s->sight;
@@ -163,6 +175,8 @@ lb_status lb_session_encode(lb_session *s, lb_error *error) {
         status = dump_tiles(s, info->image_size, &row, error);
     const bool room = (int64_t)sight->n_tiles * info->tokens_per_tile < info->n_ctx_train;
     if (status == LB_STATUS_OK && room)
+        reserve(s);
+    if (status == LB_STATUS_OK && room)
         status = encode_tiles(s, &row, error);
     sight->encode_s = lb_now_s() - start;
     lb_crops_free(row.crops);
@@ -173,11 +187,4 @@ lb_status lb_session_encode(lb_session *s, lb_error *error) {
                               (int64_t[]){lb_embeddings_n_rows(sight->pictures), info->n_embd},
                               lb_embeddings_rows(sight->pictures), error);
     return status;
-}
-
-void lb_sight_free(lb_sight *sight) {
-    lb_findings_free(&sight->findings);
-    lb_embeddings_free(sight->pictures);
-    free(sight->tiles_per_frame);
-    *sight = (lb_sight){0};
 }

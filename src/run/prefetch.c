@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "run/paths.h"
+#include "run/sights.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -14,7 +15,7 @@ enum { THREADS_MAX = 16 };
 typedef struct slot {
     lb_clip *clip;
     lb_error error;
-    bool ready;
+    bool begun, ready;
 } slot;
 
 struct lb_prefetch {
@@ -23,9 +24,10 @@ struct lb_prefetch {
     size_t n;
     slot *slots; /* ring of n_slots: clip i lies in slot i % n_slots */
     size_t n_slots;
-    size_t next;    /* first clip that no thread has begun */
-    size_t taken;   /* clips taken so far */
-    lb_clip *spent; /* given back, to be freed */
+    size_t taken;    /* clips taken so far */
+    lb_clip *spent;  /* given back, to be freed */
+    size_t held;     /* bytes of all clips there are and those that are being made */
+    bool next_waits; /* the clip that is taken next waits for room: no other may take it */
     atomic_bool cancel;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -33,50 +35,143 @@ struct lb_prefetch {
     int n_threads;
 };
 
-/* Here, where it hides behind the answering of other videos; after reading, when the file's pages are in memory. */
-static lb_status fingerprint(lb_prefetch *p, const char *path, slot *result) {
-    lb_status status = lb_fingerprint_content(path, &p->cancel, &result->clip->content, &result->error);
-    if (status != LB_STATUS_OK) {
-        lb_clip_free(result->clip);
-        result->clip = NULL;
+/* A clip on its way. */
+typedef struct job {
+    lb_prefetch *p;
+    size_t i;
+    lb_clip_params clip;
+    size_t held;
+} job;
+
+/* Frees one with the mutex open; its bytes are free when it is. */
+static void free_clip(lb_prefetch *p, lb_clip *clip) {
+    const size_t bytes = clip->held_bytes;
+    pthread_mutex_unlock(&p->mutex);
+    lb_clip_free(clip);
+    pthread_mutex_lock(&p->mutex);
+    p->held -= bytes;
+    pthread_cond_broadcast(&p->changed);
+}
+
+static bool free_spent(lb_prefetch *p) {
+    lb_clip *clip = p->spent;
+    if (!clip)
+        return false;
+    p->spent = clip->next;
+    free_clip(p, clip);
+    return true;
+}
+
+/* The clip that is ready and would be wanted last goes, to be made again. */
+static bool evict_last(lb_prefetch *p, size_t first) {
+    const size_t end = p->taken + p->n_slots < p->n ? p->taken + p->n_slots : p->n;
+    for (size_t k = end; k > first; k--) {
+        slot *s = &p->slots[(k - 1) % p->n_slots];
+        if (!s->ready || !s->clip || s->clip->held_bytes == 0)
+            continue;
+        lb_clip *clip = s->clip;
+        *s = (slot){0};
+        free_clip(p, clip);
+        return true;
     }
+    return false;
+}
+
+/* lb_frames_params.admit: waits until there is room. A thread that waits here frees what was given back meanwhile. */
+static lb_status admit(int width, int height, void *user, lb_error *error) {
+    job *j = user;
+    lb_prefetch *p = j->p;
+    size_t bytes;
+    lb_status status = lb_clip_bytes(width, height, &j->clip, &bytes, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    pthread_mutex_lock(&p->mutex);
+    while (!p->cancel && bytes <= p->params.max_bytes &&
+           (p->held > p->params.max_bytes - bytes || (p->next_waits && j->i != p->taken))) {
+        const bool is_next = j->i == p->taken;
+        p->next_waits |= is_next;
+        if (!free_spent(p) && !(is_next && evict_last(p, j->i + 1)))
+            pthread_cond_wait(&p->changed, &p->mutex);
+    }
+    if (j->i == p->taken)
+        p->next_waits = false;
+    if (p->cancel)
+        status = lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
+    else if (bytes > p->params.max_bytes)
+        status = lb_error_set(
+            error, LB_STATUS_DOES_NOT_FIT,
+            "%d frames of %dx%d with their tiles are %.1f MiB, and --cache (or what --ram leaves of it) "
+            "is %.1f MiB; raise that, or take fewer frames (--num-frames) or tiles (--max-tiles)",
+            j->clip.frames.n_frames, width, height, (double)bytes / (1 << 20), (double)p->params.max_bytes / (1 << 20));
+    else
+        p->held += j->held = bytes;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->mutex);
     return status;
 }
 
-static void prepare(lb_prefetch *p, size_t i, slot *result) {
+/* The content's hash is taken here, where it hides behind the answering of other videos: before reading where a cache
+ * may make that needless, else after it, when the file's pages are in memory. */
+static void prepare(job *j, slot *result) {
+    lb_prefetch *p = j->p;
     char *path = NULL;
-    lb_status status = lb_video_path(p->params.base, p->video_paths[i], p->params.allow_outside, &path, &result->error);
-    if (status == LB_STATUS_OK)
-        status = lb_clip_prepare(path, &p->params.clip, &result->clip, &result->error);
-    if (status == LB_STATUS_OK)
-        status = fingerprint(p, path, result);
+    lb_fingerprint content = {0};
+    lb_status status =
+        lb_video_path(p->params.base, p->video_paths[j->i], p->params.allow_outside, &path, &result->error);
+    if (status == LB_STATUS_OK && p->params.sights) {
+        /* what cannot be hashed is read all the same: the decoder's message is the better one */
+        const int fd = lb_fingerprint_content(path, &p->cancel, &content, NULL) == LB_STATUS_OK
+                           ? lb_sights_find(p->params.sights, content.sha256)
+                           : -1;
+        result->clip = fd >= 0 ? lb_clip_seen(fd, j->clip.frames.n_frames) : NULL;
+    }
+    if (status == LB_STATUS_OK && !result->clip)
+        status = lb_clip_prepare(path, &j->clip, &result->clip, &result->error);
+    if (status == LB_STATUS_OK && !content.sha256[0])
+        status = lb_fingerprint_content(path, &p->cancel, &content, &result->error);
+    if (status != LB_STATUS_OK) {
+        lb_clip_free(result->clip);
+        result->clip = NULL;
+    } else {
+        result->clip->content = content;
+        result->clip->held_bytes = j->held;
+    }
     free(path);
+}
+
+/* The first clip of those that may be made now that nobody makes; n: there is none. A slot is free again when the clip
+ * that lay in it was taken. */
+static size_t next_clip(const lb_prefetch *p) {
+    for (size_t i = p->taken; i < p->n && i < p->taken + p->n_slots; i++)
+        if (!p->slots[i % p->n_slots].begun)
+            return i;
+    return p->n;
 }
 
 static void *work(void *user) {
     lb_prefetch *p = user;
     pthread_mutex_lock(&p->mutex);
     while (!p->cancel) {
-        if (p->spent) {
-            lb_clip *clip = p->spent;
-            p->spent = clip->next;
-            pthread_mutex_unlock(&p->mutex);
-            lb_clip_free(clip);
-            pthread_mutex_lock(&p->mutex);
+        if (free_spent(p))
             continue;
-        }
-        /* a slot is free again when the clip that lay in it was taken */
-        if (p->next == p->n || p->next >= p->taken + p->n_slots) {
+        job j = {.p = p, .i = next_clip(p), .clip = p->params.clip};
+        if (j.i == p->n) {
             pthread_cond_wait(&p->changed, &p->mutex);
             continue;
         }
-        size_t i = p->next++;
+        slot *s = &p->slots[j.i % p->n_slots];
+        s->begun = true;
+        if (p->params.max_bytes > 0) {
+            j.clip.frames.admit = admit;
+            j.clip.frames.user = &j;
+        }
         pthread_mutex_unlock(&p->mutex);
-        slot result = {0};
-        prepare(p, i, &result);
-        result.ready = true;
+        slot result = {.begun = true, .ready = true};
+        prepare(&j, &result);
         pthread_mutex_lock(&p->mutex);
-        p->slots[i % p->n_slots] = result;
+        if (!result.clip)
+            p->held -= j.held;
+        *s = result;
         pthread_cond_broadcast(&p->changed);
     }
     pthread_mutex_unlock(&p->mutex);
@@ -147,6 +242,13 @@ lb_status lb_prefetch_take(lb_prefetch *p, size_t i, lb_clip **clip, lb_error *e
     if (!*clip && error)
         *error = failure;
     return *clip ? LB_STATUS_OK : failure.status;
+}
+
+void lb_prefetch_set_limit(lb_prefetch *p, size_t max_bytes) {
+    pthread_mutex_lock(&p->mutex);
+    p->params.max_bytes = max_bytes;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->mutex);
 }
 
 void lb_prefetch_give_back(lb_prefetch *p, lb_clip *clip) {

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/time.h"
+#include "memory/host.h"
 #include "run/npy.h"
 #include "run/output.h"
 #include "run/prefetch.h"
@@ -24,6 +25,7 @@ enum {
 lb_run_params lb_run_default_params(void) {
     return (lb_run_params){
         .out = ".",
+        .cache_dir_limit = (size_t)20 << 30,
         .clip = {.frames = lb_frames_default_params(), .max_tiles = 1},
         .child = {.engine = lb_engine_default_params()},
     };
@@ -75,6 +77,7 @@ typedef struct group_state {
     const lb_clip *clip;
     int deaths;   /* since the last answer */
     bool starved; /* an answer came that says: out of memory */
+    bool kept;    /* what the models saw went into the cache's folder */
     int n_empty;  /* the video's boxes without area */
 } group_state;
 
@@ -109,7 +112,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
         .letter_probabilities = reply->letter_probabilities,
         .n_prompt_tokens = reply->n_prompt_tokens,
         .n_new_tokens = reply->n_new_tokens,
-        .decode_s = (g->clip->frames->decode_time_s + g->clip->tile_time_s) / n_sharing,
+        .decode_s = g->clip->frames ? (g->clip->frames->decode_time_s + g->clip->tile_time_s) / n_sharing : 0,
         .detect_s = reply->detect_s / n_sharing,
         .encode_s = reply->encode_s / n_sharing,
         .prompt_s = reply->prompt_s,
@@ -175,8 +178,13 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
         if (status != LB_STATUS_OK)
             return status;
         g->starved = false;
-        status = lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
-                                 r->params->cancel, error);
+        int seen = -1;
+        status =
+            lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
+                            r->sights && g->clip->seen_fd < 0 && !g->kept ? &seen : NULL, r->params->cancel, error);
+        if (seen >= 0)
+            lb_sights_keep(r->sights, g->clip->content.sha256, lb_child_get_state(r->child)->vision, seen);
+        g->kept |= seen >= 0;
         if (status == LB_STATUS_OK && g->starved)
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
         if (status == LB_STATUS_OK)
@@ -274,6 +282,7 @@ static void answer_group(lb_run *r, size_t place, size_t turn, lb_prefetch *pref
     lb_status status = r->given_up ? revive(r, &error) : lb_prefetch_take(prefetch, turn, &clip, &error);
     if (status == LB_STATUS_OK) {
         r->result->n_videos++;
+        r->result->n_cached += clip->seen_fd >= 0;
         if (lb_resume_bind_video(&r->resume, r->journal, group, &clip->content, &error) != LB_STATUS_OK) {
             end_run(r, &error);
             lb_prefetch_give_back(prefetch, clip);
@@ -307,6 +316,17 @@ static void answer_group(lb_run *r, size_t place, size_t turn, lb_prefetch *pref
     lb_prefetch_give_back(prefetch, clip);
 }
 
+/* For clips: --cache, as far as --ram leaves it beside what the engine has in host memory. */
+static size_t clip_limit(const lb_run *r) {
+    const lb_engine_params *e = &r->params->child.engine;
+    const size_t most = e->cache_bytes > 0 ? e->cache_bytes : lb_host_default_cache();
+    const size_t rest = r->child ? lb_child_get_state(r->child)->host_bytes : 0;
+    if (e->ram_bytes == 0)
+        return most;
+    const size_t left = e->ram_bytes > rest ? e->ram_bytes - rest : 1; /* 0 would be no limit */
+    return left < most ? left : most;
+}
+
 static lb_status answer_all(lb_run *r, lb_error *error) {
     const lb_run_params *p = r->params;
     const lb_dataset *dataset = r->dataset;
@@ -332,18 +352,22 @@ static lb_status answer_all(lb_run *r, lb_error *error) {
                                      .allow_outside = p->allow_outside,
                                      .cancel = p->cancel,
                                      .n_threads = p->n_decoders,
-                                     .n_ahead = p->n_ahead};
+                                     .n_ahead = p->n_ahead,
+                                     .max_bytes = clip_limit(r)};
         if (n > 0) {
             const lb_child_state *engine = lb_child_get_state(r->child);
             params.clip.tile_size = engine->image_size;
             params.clip.shortest_edge = engine->shortest_edge;
             params.clip.longest_edge = engine->longest_edge;
+            params.sights = p->dump ? NULL : r->sights; /* a dump needs the frames */
             status = lb_prefetch_start(paths, n, &params, &prefetch, error);
         }
     }
     for (size_t i = 0; i < n && status == LB_STATUS_OK; i++) {
         if (lb_run_cancelled(r))
             break;
+        if (r->params->child.engine.ram_bytes > 0)
+            lb_prefetch_set_limit(prefetch, clip_limit(r)); /* another child may have another plan */
         answer_group(r, places[i], i, prefetch);
         lb_error late = {0};
         if (r->journal_status == LB_STATUS_OK && lb_sources_ready(r->sources) &&
@@ -452,6 +476,8 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     /* the models before the journal: a run that cannot begin leaves no file behind */
     if (status == LB_STATUS_OK && lb_run_needs_engine(&r))
         status = lb_run_start_engine(&r, error);
+    if (status == LB_STATUS_OK && r.child && params->child.engine.cache_dir)
+        status = lb_sights_open(params, lb_child_get_state(r.child), r.sources, &r.sights, error);
     if (status == LB_STATUS_OK)
         status = lb_run_begin_journal(&r, error);
     if (status == LB_STATUS_OK) {
@@ -472,6 +498,7 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
             lb_error_add(error, "; %zu of %zu answers are stored: --resume goes on from there", result->n_answered,
                          result->n_questions);
     }
+    lb_sights_close(r.sights);
     lb_sources_free(r.sources);
     lb_journal_close(r.journal);
     lb_child_stop(r.child);

@@ -32,6 +32,7 @@ typedef struct lb_run_params {
     lb_clip_params clip;     /* tile_size is taken from the model */
     int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
     lb_child_params child;
+    size_t cache_dir_limit;    /* of what child.engine.cache_dir keeps of videos; default 20 GiB */
     bool planned;              /* make a memory plan first and keep to it (child.engine.vram, allow, ...) */
     const atomic_bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
 } lb_run_params;
@@ -42,8 +43,9 @@ typedef struct lb_run_result {
     char csv_path[PATH_MAX], db_path[PATH_MAX];
     size_t n_questions, n_answered, n_fallback, n_truths, n_right;
     size_t n_resumed;            /* of n_answered: stored by an earlier process */
-    size_t n_videos, n_children; /* clips read; engine processes used */
-    size_t n_empty;              /* detector's boxes without area, which were left out */
+    size_t n_videos, n_children; /* videos asked about; engine processes used */
+    size_t n_cached; /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
+    size_t n_empty;  /* detector's boxes without area, which were left out */
     bool interrupted;
     double seconds; /* without loading the models */
     lb_child_state engine;

@@ -5,6 +5,7 @@
 #include "run/paths.h"
 #include "run/resume.h"
 #include "run/settings.h"
+#include "run/sights.h"
 #include "run/sources.h"
 #include "run/work.h"
 
@@ -16,6 +17,7 @@ typedef struct lb_run {
     lb_dump_names names;
     lb_settings settings;
     lb_sources *sources;
+    lb_sights *sights; /* NULL: nothing is kept between runs */
     lb_journal *journal;
     lb_resume resume;
     lb_child *child;

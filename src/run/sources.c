@@ -19,6 +19,7 @@ typedef struct source_file {
     char role[64];
     char *path;
     lb_fingerprint f;
+    atomic_bool hashed; /* f is whole, and stays as it is */
 } source_file;
 
 struct lb_sources {
@@ -37,8 +38,10 @@ lb_sources *lb_sources_new(void) {
 
 /* Reads it, or remembers that it did. */
 static lb_status hash_file(source_file *file, const atomic_bool *cancel, lb_error *error) {
-    if (file->f.sha256[0] || lb_fingerprint_recall(file->path, &file->f))
+    if (file->f.sha256[0] || lb_fingerprint_recall(file->path, &file->f)) {
+        file->hashed = true;
         return LB_STATUS_OK;
+    }
     const double start = lb_now_s();
     lb_fingerprint found;
     lb_status status = lb_fingerprint_content(file->path, cancel, &found, error);
@@ -47,6 +50,7 @@ static lb_status hash_file(source_file *file, const atomic_bool *cancel, lb_erro
     if (!lb_fingerprint_untouched(&found, &file->f))
         return lb_error_set(error, LB_STATUS_IO, "%s: was changed during the run", file->path);
     file->f = found;
+    file->hashed = true;
     if (file->f.n_bytes > SMALL_BYTES)
         lb_fingerprint_remember(file->path, &file->f);
     lb_log(LB_LOG_INFO, "run", "file=%s sha256=%s bytes=%lld time_s=%.3f", file->path, file->f.sha256,
@@ -59,13 +63,17 @@ static lb_status add_one(lb_sources *w, const char *role, int part, const char *
     if (w->n == FILES_MAX || lb_fingerprint_look(path, &f, NULL) != LB_STATUS_OK)
         return LB_STATUS_OK;
     source_file *file = &w->file[w->n];
-    *file = (source_file){.path = strdup(path), .f = f};
+    file->path = strdup(path);
+    file->f = f;
     if (!file->path)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
     snprintf(file->role, sizeof file->role, part > 1 ? "%s, part %d" : "%s", role, part);
     w->n++;
-    if (f.n_bytes + w->small_bytes > SMALL_BYTES)
+    if (f.n_bytes + w->small_bytes > SMALL_BYTES) {
+        if (lb_fingerprint_recall(path, &file->f))
+            file->hashed = true;
         return LB_STATUS_OK;
+    }
     w->small_bytes += f.n_bytes;
     hash_file(file, NULL, NULL); /* what cannot be read is told by who loads it */
     return LB_STATUS_OK;
@@ -138,11 +146,33 @@ lb_status lb_sources_compare(lb_sources *w, lb_journal *journal, const char *pat
     return LB_STATUS_OK;
 }
 
+static bool is_language(const source_file *file) {
+    return strncmp(file->role, "model", 5) == 0;
+}
+
+bool lb_sources_identity(const lb_sources *w, char *hex) {
+    lb_sha256 hash;
+    lb_sha256_init(&hash);
+    for (size_t i = 0; i < w->n; i++) {
+        if (is_language(&w->file[i]))
+            continue;
+        if (!w->file[i].hashed)
+            return false;
+        lb_sha256_add_text(&hash, w->file[i].role);
+        lb_sha256_add_text(&hash, w->file[i].f.sha256);
+    }
+    lb_sha256_hex(&hash, hex);
+    return true;
+}
+
 static void *work(void *user) {
     lb_sources *w = user;
-    for (size_t i = 0; i < w->n; i++) {
+    for (size_t k = 0; k < 2 * w->n; k++) {
+        source_file *file = &w->file[k % w->n];
+        if (is_language(file) == (k < w->n))
+            continue;
         lb_error error = {0};
-        lb_status status = hash_file(&w->file[i], &w->cancel, &error);
+        lb_status status = hash_file(file, &w->cancel, &error);
         if (status != LB_STATUS_OK && status != LB_STATUS_INTERRUPTED)
             lb_log(LB_LOG_WARN, "run", "not fingerprinted: %s", error.message);
     }

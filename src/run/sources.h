@@ -31,6 +31,11 @@ const lb_journal_source *lb_sources_list(lb_sources *sources, size_t *n);
 lb_status lb_sources_compare(lb_sources *sources, lb_journal *journal, const char *path, const atomic_bool *cancel,
                              lb_error *error);
 
+/* One hash for the weights that make what the language model is shown: those of all roles but "model". False: not all
+ * of them have been read yet. Any thread. hex: [LB_SHA256_HEX] */
+bool lb_sources_identity(const lb_sources *sources, char *hex);
+
+/* Starts the thread. Those that lb_sources_identity tells of come first. */
 void lb_sources_hash(lb_sources *sources);
 
 /* Whether the thread is through and _finish has not been called since, without waiting for it. */

@@ -198,7 +198,7 @@ lb_status lb_decoder_converse(lb_decoder *d, const char *path, const lb_frames_p
         return lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error);
     }
     if ((status = lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error)) != LB_STATUS_OK ||
-        (status = lb_frames_map(frames, reply.width, reply.height, params->max_bytes, false, error)) != LB_STATUS_OK ||
+        (status = lb_frames_map(frames, reply.width, reply.height, params, false, error)) != LB_STATUS_OK ||
         (status = send_go(d, params, frames, error)) != LB_STATUS_OK)
         return status;
     for (int i = 0; i < frames->n_frames; i++) { /* slots come in order, since the indices ascend */

@@ -89,7 +89,7 @@ static lb_status read_slot(const char *path, const name_list *list, bool is_fold
     if (status != LB_STATUS_OK)
         goto cleanup;
     if (slot == 0)
-        status = lb_frames_map(frames, image.width, image.height, params->max_bytes, true, error);
+        status = lb_frames_map(frames, image.width, image.height, params, true, error);
     else if (image.width != frames->width || image.height != frames->height)
         status =
             lb_error_set(error, LB_STATUS_FORMAT,

@@ -62,7 +62,9 @@ lb_status lb_frames_new(int n_frames, lb_frames **frames, lb_error *error) {
     return LB_STATUS_OK;
 }
 
-lb_status lb_frames_map(lb_frames *frames, int width, int height, size_t max_bytes, bool writable, lb_error *error) {
+lb_status lb_frames_map(lb_frames *frames, int width, int height, const lb_frames_params *params, bool writable,
+                        lb_error *error) {
+    const size_t max_bytes = params->max_bytes;
     const size_t n = (size_t)frames->n_frames, frame_bytes = 3 * (size_t)width * (size_t)height;
     if (frame_bytes > SIZE_MAX / n || frame_bytes * n > max_bytes)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY,
@@ -70,6 +72,9 @@ lb_status lb_frames_map(lb_frames *frames, int width, int height, size_t max_byt
                             frames->n_frames, width, height, (double)frame_bytes * (double)n / (1 << 20),
                             (double)max_bytes / (1 << 20));
     const size_t bytes = frame_bytes * n;
+    lb_status status = params->admit ? params->admit(width, height, params->user, error) : LB_STATUS_OK;
+    if (status != LB_STATUS_OK)
+        return status;
     /* Sealed before anybody else gets to write in it, so that a decoder gone wrong cannot cut it short under us: a read
      * past the end would kill this process by SIGBUS. */
     if (ftruncate(frames->fd, (off_t)bytes) ||

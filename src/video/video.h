@@ -35,6 +35,10 @@ typedef struct lb_frames_params {
                                   else in PATH */
     bool header_only;          /* lb_frames_probe sets it */
     const atomic_bool *cancel; /* when it becomes true the decoder is killed, LB_STATUS_INTERRUPTED; NULL: never */
+    /* Called once, when the frames' size is known and before their memory is taken; may wait. Not OK: they are not
+     * read. NULL: they always are. */
+    lb_status (*admit)(int width, int height, void *user, lb_error *error);
+    void *user;
 } lb_frames_params;
 
 lb_frames_params lb_frames_default_params(void);

@@ -12,8 +12,9 @@ lb_status lb_video_open(const char *path, int *fd, lb_error *error);
 lb_status lb_frames_new(int n_frames, lb_frames **frames, lb_error *error);
 
 /* Gives the memfd its final size for width x height, seals it and maps it (writable: PROT_WRITE too).
- * Errors: OUT_OF_MEMORY (above max_bytes, or the system has none). */
-lb_status lb_frames_map(lb_frames *frames, int width, int height, size_t max_bytes, bool writable, lb_error *error);
+ * Errors: OUT_OF_MEMORY (above max_bytes, or the system has none), those of params->admit. */
+lb_status lb_frames_map(lb_frames *frames, int width, int height, const lb_frames_params *params, bool writable,
+                        lb_error *error);
 
 /* From a video file by lowbeam-decode. fd: the open file; frames as lb_frames_new made it. */
 lb_status lb_decoder_run(int fd, const char *path, const lb_frames_params *params, lb_frames *frames, lb_error *error);

@@ -161,6 +161,28 @@ lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **
     return LB_STATUS_OK;
 }
 
+lb_status lb_vlm_borrow(lb_vlm *vlm, const float *rows, int64_t n_rows, lb_embeddings **out, lb_error *error) {
+    lb_embeddings *embeddings = calloc(1, sizeof *embeddings);
+    *out = embeddings;
+    if (!embeddings)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    /* no bytes and no buffer: nothing of it is ours to free */
+    *embeddings = (lb_embeddings){.rows = {.data = (void *)rows}, .n_rows = n_rows, .id = ++vlm->n_encoded};
+    return LB_STATUS_OK;
+}
+
+void lb_embeddings_own(lb_embeddings *embeddings) {
+    embeddings->vlm = NULL;
+}
+
+size_t lb_embeddings_bytes(const lb_embeddings *embeddings) {
+    return embeddings->rows.bytes;
+}
+
+void lb_vlm_release_spare(lb_vlm *vlm) {
+    lb_pinned_free(&vlm->spare);
+}
+
 int64_t lb_embeddings_n_rows(const lb_embeddings *embeddings) {
     return embeddings->n_rows;
 }

@@ -96,6 +96,14 @@ typedef struct lb_tile_list {
 
 /* The rows lie in pinned host memory. Errors: BACKEND, NOT_FINITE, OUT_OF_MEMORY, those of tiles->wait. */
 lb_status lb_vlm_encode(lb_vlm *vlm, const lb_tile_list *tiles, lb_embeddings **embeddings, lb_error *error);
+
+/* The same of rows that were encoded before and lie somewhere else; they must outlive it. Errors: OUT_OF_MEMORY. */
+lb_status lb_vlm_borrow(lb_vlm *vlm, const float *rows, int64_t n_rows, lb_embeddings **embeddings, lb_error *error);
+
+/* Its memory is freed with it, not kept for the next video: for what a cache counts. */
+void lb_embeddings_own(lb_embeddings *embeddings);
+size_t lb_embeddings_bytes(const lb_embeddings *embeddings);
+void lb_vlm_release_spare(lb_vlm *vlm); /* gives back what is kept for the next video */
 int64_t lb_embeddings_n_rows(const lb_embeddings *embeddings);
 const float *lb_embeddings_rows(const lb_embeddings *embeddings); /* [n_rows][n_embd], good until it is freed */
 void lb_embeddings_free(lb_embeddings *embeddings); /* before lb_vlm_free; its memory serves the next video */

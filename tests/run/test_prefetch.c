@@ -6,6 +6,7 @@
 #include "detector/preprocess.h"
 #include "memory/ledger.h"
 
+#include <glob.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -248,6 +249,106 @@ static void test_a_hang_does_not_stop_the_others(void **state) {
     lb_prefetch_stop(prefetch);
 }
 
+static size_t clip_bytes(const lb_clip *clip) {
+    return clip->frames->data_bytes + clip->tiles_bytes + clip->resized_bytes;
+}
+
+/* Room for one clip or a little more: whatever the threads are at, no more is ever held, and each clip comes. */
+static void test_never_more_than_the_limit(void **state) {
+    (void)state;
+    static const char *const paths[] = {"rgb.jpg", "grey.jpg", "422.jpg", "444.jpg", "rgb.jpg", "grey.jpg", "422.jpg"};
+    enum { N = sizeof paths / sizeof *paths };
+    const lb_phase phases[] = {LB_PHASE_DETECT, LB_PHASE_ENCODE, LB_PHASE_PROMPT}; /* one a round: each has its peaks */
+    size_t largest = 0, all = 0;
+    for (int round = 0; round < 4; round++) {
+        lb_prefetch_params params = params_for(3, 4);
+        params.max_bytes = round == 0 ? 0 : largest * (size_t)(round + 1) / 2;
+        lb_ledger_phase(round == 0 ? LB_PHASE_LOAD : phases[round - 1]);
+        lb_prefetch *prefetch = start(paths, N, &params);
+        for (size_t i = 0; i < N; i++) {
+            lb_clip *clip;
+            lb_error error = {0};
+            if (lb_prefetch_take(prefetch, i, &clip, &error) != LB_STATUS_OK)
+                fail_msg("%s", error.message);
+            largest = clip_bytes(clip) > largest ? clip_bytes(clip) : largest;
+            all += clip_bytes(clip);
+            usleep(2000);
+            lb_prefetch_give_back(prefetch, clip);
+        }
+        lb_prefetch_stop(prefetch);
+        assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+        if (round > 0) {
+            const size_t peak = lb_ledger_peak_on(0, phases[round - 1], LB_COMPONENT_FRAMES);
+            print_message("limit %zu peak %zu\n", params.max_bytes, peak);
+            assert_true(peak <= params.max_bytes);
+            assert_true(peak >= largest);
+        }
+    }
+    lb_ledger_phase(LB_PHASE_LOAD);
+    assert_true(all > 0);
+}
+
+/* The first clip's size is known late: those behind it are ready and fill the limit by then, make way, and are made
+ * again. */
+static void test_those_behind_make_way(void **state) {
+    (void)state;
+    char slow[] = "/tmp/lowbeam-slow-XXXXXX";
+    int fd = mkstemp(slow);
+    static const char text[] = "#!/bin/sh\nsleep 1\nexec \"$LOWBEAM_DECODE\"\n"; /* ctest sets that */
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) > 0);
+    fchmod(fd, 0755);
+    close(fd);
+    glob_t videos; /* any of the samples, from the folder of the pictures */
+    assert_int_equal(glob("../../samples/videos/*.mp4", 0, NULL, &videos), 0);
+    char video[256];
+    snprintf(video, sizeof video, "../%s", videos.gl_pathv[0]);
+    globfree(&videos);
+    const char *const paths[] = {video, "rgb.jpg", "grey.jpg", "422.jpg"};
+    lb_prefetch_params params = params_for(2, 4);
+    params.allow_outside = true;
+    params.clip.frames.decoder_path = slow;
+    for (int round = 0; round < 2; round++) {
+        lb_ledger_phase(round == 0 ? LB_PHASE_LOAD : LB_PHASE_GENERATE);
+        lb_prefetch *prefetch = start(paths, 4, &params);
+        size_t ready = 0;
+        for (int i = 0; i < 50 && round == 1 && ready == 0; i++, usleep(10000))
+            ready = lb_ledger_get(LB_COMPONENT_FRAMES); /* those behind, while the decoder sleeps */
+        for (size_t i = 0; i < 4; i++) {
+            lb_clip *clip;
+            lb_error error = {0};
+            if (lb_prefetch_take(prefetch, i, &clip, &error) != LB_STATUS_OK)
+                fail_msg("%s", error.message);
+            if (i == 0)
+                params.max_bytes = clip_bytes(clip); /* of the next round: it, and nothing beside it */
+            lb_prefetch_give_back(prefetch, clip);
+        }
+        lb_prefetch_stop(prefetch);
+        assert_true(round == 0 || ready > 0);
+    }
+    assert_int_equal(lb_ledger_peak_on(0, LB_PHASE_GENERATE, LB_COMPONENT_FRAMES), params.max_bytes);
+    lb_ledger_phase(LB_PHASE_LOAD);
+    unlink(slow);
+    assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+}
+
+static void test_larger_than_the_limit_fails_alone(void **state) {
+    (void)state;
+    static const char *const paths[] = {"rgb.jpg", "grey.jpg"};
+    lb_prefetch_params params = params_for(2, 2);
+    params.max_bytes = 1000;
+    lb_prefetch *prefetch = start(paths, 2, &params);
+    for (size_t i = 0; i < 2; i++) {
+        lb_clip *clip;
+        lb_error error = {0};
+        assert_int_equal(lb_prefetch_take(prefetch, i, &clip, &error), LB_STATUS_DOES_NOT_FIT);
+        assert_null(clip);
+        assert_non_null(strstr(error.message, "--cache"));
+        assert_non_null(strstr(error.message, paths[i]));
+    }
+    lb_prefetch_stop(prefetch);
+    assert_int_equal(lb_ledger_get(LB_COMPONENT_FRAMES), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_in_order_each_once),
@@ -258,6 +359,9 @@ int main(void) {
         cmocka_unit_test(test_cancel_ends_the_wait),
         cmocka_unit_test(test_time_limit_is_the_clips_failure),
         cmocka_unit_test(test_a_hang_does_not_stop_the_others),
+        cmocka_unit_test(test_never_more_than_the_limit),
+        cmocka_unit_test(test_those_behind_make_way),
+        cmocka_unit_test(test_larger_than_the_limit_fails_alone),
     };
     return cmocka_run_group_tests(tests, make_script, remove_script);
 }
