@@ -22,8 +22,8 @@ start=$SECONDS
 run_ctest() {
     local log=$1/log/ctest.log failed=
     if ! LOWBEAM_TAIL=0 step "tests${2:+ under $2}" "$log" \
-        ctest --test-dir "$1" --verbose --timeout 600 --parallel "$(n_jobs 700000)" --no-tests=error; then
-        ctest --test-dir "$1" --rerun-failed --output-on-failure --timeout 600 2>&1 | tail -n 60 >&2 || true
+        ctest --test-dir "$1" --verbose --timeout 1800 --parallel "$(n_jobs 700000)" --no-tests=error; then
+        ctest --test-dir "$1" --rerun-failed --output-on-failure --timeout 1800 2>&1 | tail -n 60 >&2 || true
         failed=1
     fi
     python3 scripts/count_tests.py "$log" | sed -E "s@^(pass|fail|skip) @\1 ${2:+$2: }@" >"$results.new"

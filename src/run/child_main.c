@@ -5,6 +5,7 @@
 #include "memory/store.h"
 #include "run/sight.h"
 #include "run/wire.h"
+#include "vlm/tokenizer.h"
 
 #include <ggml.h>
 #include <signal.h>
@@ -380,6 +381,8 @@ static void open_engine(server *s, const json_t *m) {
     }
     if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
         status = lb_engine_open(&params, plan, &s->engine, &error);
+    else
+        lb_tokenizer_free(params.tokenizer);
     free(questions);
     free(choices);
     free(plan);

@@ -57,7 +57,7 @@ static lb_status load(lb_engine *engine, lb_error *error) {
     if (status == LB_STATUS_OK && p->detector_path)
         status = lb_find_check(p->detector_path, &find, error);
     if (status == LB_STATUS_OK)
-        status = lb_tokenizer_open(p->vlm.model_path, &engine->tokenizer, error);
+        status = engine->tokenizer ? LB_STATUS_OK : lb_tokenizer_open(p->vlm.model_path, &engine->tokenizer, error);
     if (status == LB_STATUS_OK)
         status = find_letters(engine, error);
     lb_ledger_phase(LB_PHASE_LOAD);
@@ -116,15 +116,22 @@ static lb_status take_plan(lb_engine *engine, const lb_plan *plan, lb_error *err
 
 lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb_engine **out, lb_error *error) {
     *out = NULL;
-    if (params->system && lb_text_first_broken(params->system))
-        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8");
     lb_engine *engine = calloc(1, sizeof *engine);
-    if (!engine)
+    if (!engine) {
+        lb_tokenizer_free(params->tokenizer);
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    }
     engine->params = *params;
+    engine->tokenizer = params->tokenizer; /* taken over, also when something fails */
+    engine->params.tokenizer = NULL;
     engine->system = strdup(params->system ? params->system : lb_system_message);
-    lb_status status =
-        engine->system ? take_plan(engine, plan, error) : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    lb_status status = LB_STATUS_OK;
+    if (params->system && lb_text_first_broken(params->system))
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8");
+    else if (!engine->system)
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+    if (status == LB_STATUS_OK)
+        status = take_plan(engine, plan, error);
     if (status == LB_STATUS_OK)
         status = load(engine, error);
     if (status != LB_STATUS_OK)

@@ -62,14 +62,15 @@ typedef struct lb_engine_params {
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
                                           0: no limit */
     size_t cache_bytes;    /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
+    struct lb_tokenizer *tokenizer;    /* NULL (default), or the model's, opened already */
     const char *cache_dir; /* for quantized weights; NULL: beside the model, or the user's cache folder */
 } lb_engine_params;
 
 lb_engine_params lb_engine_default_params(void);
 
 /* The memory plan for params (work must be set), without loading a weight. Errors: DOES_NOT_FIT (plan is filled in all
- * the same), those of the files' headers. */
-lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error *error);
+ * the same), those of the files' headers. Leaves the tokenizer in params for lb_engine_open, which takes it over. */
+lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *error);
 
 /* params: copied, but not its strings, which must outlive the engine. plan: of lb_engine_plan, kept to; NULL: none. */
 lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb_engine **engine, lb_error *error);

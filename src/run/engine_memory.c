@@ -114,7 +114,7 @@ static lb_status fit_host(const lb_engine_params *params, lb_plan *plan, lb_erro
                         (double)plan->host_bytes[LB_COMPONENT_EMBEDDINGS] / (1 << 20), (double)clip / (1 << 20));
 }
 
-lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error *error) {
+lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *error) {
     lb_prompt_template *prompt_template = NULL;
     lb_tokenizer *tokenizer = NULL;
     lb_planner *planner = NULL;
@@ -141,7 +141,10 @@ lb_status lb_engine_plan(const lb_engine_params *params, lb_plan *plan, lb_error
     if (status == LB_STATUS_OK)
         status = fit_host(params, plan, error);
     lb_planner_free(planner);
-    lb_tokenizer_free(tokenizer);
+    if (status == LB_STATUS_OK)
+        params->tokenizer = tokenizer; /* half a second to open */
+    else
+        lb_tokenizer_free(tokenizer);
     lb_prompt_template_free(prompt_template);
     return status;
 }
