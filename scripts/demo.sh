@@ -49,7 +49,7 @@ for key, letter, truth, logits, seconds in rows:
     print(cut(entry["question"], 52), cut(choice, 30), (truth or entry["answer"])[0].ljust(5), sure,
           f"{1000 * seconds:5.0f}")
 if with_detector:
-    print("\nWhat the detector saw, boxes of all frames together:")
+    print("\nWhat the detector saw and the prompt names, boxes of all frames together:")
     for video, prompt in db.execute("SELECT video_path, prompt FROM answer GROUP BY video_path ORDER BY min(question)"):
         lines = re.findall(r"^Frame\d+: \d+ \((.*)\)$", prompt, re.M)
         seen = collections.Counter(label for line in lines for label in line.split(", "))
