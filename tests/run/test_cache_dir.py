@@ -4,7 +4,6 @@ that are damaged are made anew; the folder keeps to its limit. --cache and --ram
 import glob
 import os
 import shutil
-import time
 
 import harness
 
@@ -187,6 +186,40 @@ class HostMemory(harness.Test):
             run = self.answer(path, option, "0")
             self.assertEqual(run.status, 2, run)
             self.assertIn(option, run.err)
+
+
+class Library(harness.Test):
+    def ask(self, cache_bytes, *clips):
+        run = self.run_program([os.path.join(harness.BUILD, "tests", "dump_cache"), *harness.model_files(), str(cache_bytes),
+                                *map(self.path, clips)])
+        self.assertEqual(run.status, 0, run)
+        *lines, last = run.out.splitlines()
+        words = last.split()
+        return lines, int(words[1]), int(words[3]), int(words[5])
+
+    def test_alternating_questions_about_several_videos(self):
+        order = ("v0", "v1", "v2") * 3
+        once, decoded, encoded, most = self.ask(1 << 30, *order[:3])
+        self.assertEqual((decoded, encoded, len(set(once))), (3, 3, 3))
+        lines, *counts, _ = self.ask(1 << 30, *order)
+        self.assertEqual((lines, counts), (once * 3, [3, 3]))
+        # room for one: each makes the one before go
+        lines, decoded, encoded, held = self.ask(most // 3, *order)
+        self.assertEqual((lines, decoded, encoded), (once * 3, 9, 9))
+        self.assertLessEqual(held, most // 3)
+        # and the last one still is there
+        lines, *counts, _ = self.ask(most // 3, "v0", "v0", "v1", "v1")
+        self.assertEqual((lines, counts), ([once[0]] * 2 + [once[1]] * 2, [2, 2]))
+
+    def test_a_video_larger_than_the_cache(self):
+        (line,), decoded, encoded, most = self.ask(1000, "v0")
+        self.assertIn("options.cache_bytes", line)
+        self.assertEqual((decoded, encoded, most), (0, 0, 0))
+
+    def test_a_video_that_was_changed(self):
+        first, *_ = self.ask(1 << 30, "v0")
+        shutil.copytree(self.path("v1"), self.path("v0"), dirs_exist_ok=True)
+        self.assertNotEqual(self.ask(1 << 30, "v0")[0], first)
 
 
 if __name__ == "__main__":
