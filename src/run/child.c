@@ -46,9 +46,11 @@ static lb_status spawn(lb_child *child, const char *program, lb_error *error) {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     /* dup2 onto itself would keep close-on-exec; glibc's clears it then, as POSIX now asks */
-    posix_spawn_file_actions_adddup2(&actions, pair[1], CHILD_FD);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, 2, 1); /* stdout is for the parent's results */
+    int rc = posix_spawn_file_actions_adddup2(&actions, pair[1], CHILD_FD);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_adddup2(&actions, 2, 1); /* stdout is for the parent's results */
     /* a Ctrl-C while it is still loading its libraries would kill it before it ignores that */
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
@@ -58,7 +60,8 @@ static lb_status spawn(lb_child *child, const char *program, lb_error *error) {
     sigaddset(&blocked, SIGTERM);
     posix_spawnattr_setsigmask(&attributes, &blocked);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    int rc = posix_spawn(&child->pid, program, &actions, &attributes, argv, environ);
+    if (rc == 0)
+        rc = posix_spawn(&child->pid, program, &actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     close(pair[1]);
@@ -147,18 +150,31 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
     }
 }
 
+/* Appends; a list that cannot be made whole becomes NULL, and so does the message that it would stand in: a question
+ * must not be asked with a choice less. */
+static void append(json_t **array, json_t *value) {
+    if (json_array_append_new(*array, value) == 0)
+        return;
+    json_decref(*array);
+    *array = NULL;
+}
+
+static json_t *texts(const char *const *text, int n) {
+    json_t *array = json_array();
+    for (int i = 0; i < n; i++)
+        append(&array, json_string(text[i]));
+    return array;
+}
+
 static json_t *plan_message(const lb_engine_params *p) {
     json_t *vram = json_array(), *work = json_null();
     for (int i = 0; i < p->n_vram; i++)
-        json_array_append_new(vram, json_integer((json_int_t)p->vram[i]));
+        append(&vram, json_integer((json_int_t)p->vram[i]));
     if (p->work) {
         json_t *longest = json_array();
         for (int i = 0; i < p->work->n_longest; i++) {
             const lb_engine_question *q = &p->work->longest[i];
-            json_t *choices = json_array();
-            for (int k = 0; k < q->n_choices; k++)
-                json_array_append_new(choices, json_string(q->choices[k]));
-            json_array_append_new(longest, json_pack("{s:s, s:o}", "text", q->text, "choices", choices));
+            append(&longest, json_pack("{s:s, s:o}", "text", q->text, "choices", texts(q->choices, q->n_choices)));
         }
         work = json_pack("{s:i, s:i, s:i, s:i, s:I, s:o}", "n_frames", p->work->n_frames, "tiles_per_frame",
                          p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
@@ -183,9 +199,9 @@ static json_t *open_message(const lb_child_params *params) {
                   lb_wire_bytes(p->labels_path), "box_threshold", (double)p->box_threshold, "text_threshold",
                   (double)p->text_threshold, "max_detections", p->max_detections, "detector_batch", p->detector_batch);
     json_t *plan = plan_message(p);
-    json_object_set_new(plan, "plan_only", json_boolean(params->plan_only));
-    json_object_set_new(plan, "trace", lb_wire_bytes(params->trace));
-    if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0)) {
+    if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0 ||
+              json_object_set_new(m, "plan_only", json_boolean(params->plan_only)) != 0 ||
+              json_object_set_new(m, "trace", lb_wire_bytes(params->trace)) != 0)) {
         json_decref(m);
         m = NULL;
     }
@@ -272,9 +288,9 @@ static json_t *frames_message(const lb_clip *clip) {
     const lb_frames *f = clip->frames;
     json_t *of_frame = json_array(), *index = json_array(), *time_s = json_array();
     for (int i = 0; i < f->n_frames; i++) {
-        json_array_append_new(of_frame, json_integer(clip->resized.of_frame[i]));
-        json_array_append_new(index, json_integer((json_int_t)f->index[i]));
-        json_array_append_new(time_s, json_real(f->time_s[i]));
+        append(&of_frame, json_integer(clip->resized.of_frame[i]));
+        append(&index, json_integer((json_int_t)f->index[i]));
+        append(&time_s, json_real(f->time_s[i]));
     }
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o}", "width", f->width, "height", f->height, "n_resized",
                      clip->resized.n, "resized_width", clip->resized.width, "resized_height", clip->resized.height,
@@ -285,15 +301,12 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool kee
                              int n) {
     json_t *counts = json_array(), *list = json_array();
     for (int i = 0; clip->frames && i < clip->frames->n_frames; i++)
-        json_array_append_new(counts, json_integer(clip->tiles_per_frame[i]));
+        append(&counts, json_integer(clip->tiles_per_frame[i]));
     for (int i = 0; i < n; i++) {
         const lb_engine_question *q = &questions[i];
-        json_t *choices = json_array();
-        for (int k = 0; k < q->n_choices; k++)
-            json_array_append_new(choices, json_string(q->choices[k]));
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices", choices,
-                                        "wanted", (int)q->wanted, "dump_dir", lb_wire_bytes(q->dump_dir)));
+        append(&list, json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices",
+                                texts(q->choices, q->n_choices), "wanted", (int)q->wanted, "dump_dir",
+                                lb_wire_bytes(q->dump_dir)));
     }
     return json_pack("{s:s, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "n_seen_frames",
                      clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
@@ -314,7 +327,7 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
     lb_engine_reply r = {
         .question = (int)json_integer_value(json_object_get(m, "question")),
         .status = (lb_status)json_integer_value(json_object_get(m, "status")),
-        .message = text ? text : "",
+        .message = text ? text : "the engine's reason was lost for lack of memory",
         .letter = (int)json_integer_value(json_object_get(m, "letter")),
         .fallback = json_is_true(json_object_get(m, "fallback")),
         .text = text_of(m, "text"),

@@ -122,7 +122,10 @@ static void send_message(server *s, json_t *message) {
 static json_t *floats(const float *values, int n) {
     json_t *array = json_array();
     for (int i = 0; values && i < n; i++)
-        json_array_append_new(array, json_real((double)values[i]));
+        if (json_array_append_new(array, json_real((double)values[i])) != 0) {
+            json_decref(array); /* and no reply: better than one with a logit less */
+            return NULL;
+        }
     return array;
 }
 

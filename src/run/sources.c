@@ -60,8 +60,13 @@ static lb_status hash_file(source_file *file, const atomic_bool *cancel, lb_erro
 
 static lb_status add_one(lb_sources *w, const char *role, int part, const char *path, lb_error *error) {
     lb_fingerprint f;
-    if (w->n == FILES_MAX || lb_fingerprint_look(path, &f, NULL) != LB_STATUS_OK)
+    if (w->n == FILES_MAX)
         return LB_STATUS_OK;
+    lb_status status = lb_fingerprint_look(path, &f, error);
+    if (status == LB_STATUS_NOT_FOUND || status == LB_STATUS_REFUSED) /* whoever loads it tells that better */
+        return LB_STATUS_OK;
+    if (status != LB_STATUS_OK)
+        return status;
     source_file *file = &w->file[w->n];
     file->path = strdup(path);
     file->f = f;
