@@ -36,12 +36,13 @@ static const char *text_or_null(const json_t *object, const char *key) {
 
 enum { N_STRINGS = 8, CHOICES = LB_CHOICES_MAX };
 
+static const char *const string_names[N_STRINGS] = {"model",  "mmproj",   "device", "prompt",
+                                                    "system", "detector", "labels", "cache_dir"};
+
 /* strings: [N_STRINGS], what the parameters point to */
 static lb_engine_params read_params(const json_t *m, char **strings) {
-    static const char *const names[N_STRINGS] = {"model",  "mmproj",   "device", "prompt",
-                                                 "system", "detector", "labels", "cache_dir"};
     for (int i = 0; i < N_STRINGS; i++)
-        strings[i] = lb_wire_bytes_get(json_object_get(m, names[i]));
+        strings[i] = lb_wire_bytes_get(json_object_get(m, string_names[i]));
     lb_engine_params p = lb_engine_default_params();
     p.vlm.model_path = strings[0];
     p.vlm.mmproj_path = strings[1];
@@ -77,8 +78,6 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
 /* The work, whose texts stay those of the message; questions and choices: to be freed after the plan is made. */
 static bool read_work(const json_t *m, lb_engine_work *work, lb_engine_question **questions, const char ***choices) {
     const json_t *w = json_object_get(m, "work"), *longest = json_object_get(w, "longest");
-    if (!w || json_is_null(w))
-        return false;
     const size_t n = json_array_size(longest);
     *questions = calloc(n + 1, sizeof **questions);
     *choices = calloc(n * CHOICES + 1, sizeof **choices);
@@ -182,29 +181,50 @@ static bool is_evaluated(const lb_engine_question *questions, int n, int questio
     return false;
 }
 
-/* For the tests alone: LOWBEAM_TEST_FAULT="abort:<id>" dies at that question each time, "abort:<beginning>*" at all
- * whose ids begin so, "abort-once:<id>:<file>" only while the file is not there. As a fault of a library's would, it
- * takes those along that share a batch with the question. */
-static void test_fault(const lb_engine_question *questions, int n, int batch_size) {
-    const char *fault = getenv("LOWBEAM_TEST_FAULT");
-    if (!fault)
-        return;
-    bool once = strncmp(fault, "abort-once:", 11) == 0;
-    if (!once && strncmp(fault, "abort:", 6) != 0)
-        return;
-    const char *id = fault + (once ? 11 : 6), *end = once ? strchr(id, ':') : id + strlen(id);
-    for (int i = 0; i < n && end; i++) {
-        size_t length = (size_t)(end - id);
-        bool any = length > 0 && end[-1] == '*';
-        length -= any;
-        bool hit = strncmp(questions[i].id, id, length) == 0 && (any || questions[i].id[length] == 0);
-        if (!hit || !is_evaluated(questions, n, i, batch_size) || (once && access(end + 1, F_OK) == 0))
+/* For the tests alone: LOWBEAM_TEST_FAULT="<kind>:<id>" fails at that question each time, "<kind>:<beginning>*" at all
+ * whose ids begin so, "<kind>:<id>:<file>:<times>" so many times, counted by the file's bytes. As a fault of a
+ * library's would, it takes those along that share a batch with the question. Kinds: "abort"; "abort-oom" with what
+ * ggml says when a device is full; "oom", where the engine says so. True: the video's questions were answered by that.
+ */
+static bool test_fault(video *v, int n, int batch_size) {
+    char *fault = getenv("LOWBEAM_TEST_FAULT"), kind[16], id[256], path[1024];
+    int times = 0;
+    const int n_read = fault ? sscanf(fault, "%15[^:]:%255[^:]:%1023[^:]:%d", kind, id, path, &times) : 0;
+    if (n_read < 2)
+        return false;
+    size_t length = strlen(id);
+    const bool any = id[length - 1] == '*';
+    length -= any;
+    for (int i = 0; i < n; i++) {
+        const char *own = v->questions[i].id;
+        if (strncmp(own, id, length) != 0 || (!any && own[length]) || !is_evaluated(v->questions, n, i, batch_size))
             continue;
-        FILE *mark = once ? fopen(end + 1, "w") : NULL;
-        if (mark)
-            fclose(mark);
-        GGML_ABORT("test fault at question %s", questions[i].id);
+        if (n_read == 4) {
+            struct stat st = {0};
+            if (stat(path, &st) == 0 && st.st_size >= times)
+                continue;
+            FILE *count = fopen(path, "a");
+            if (count) {
+                fputc('x', count);
+                fclose(count);
+            }
+        }
+        if (strcmp(kind, "abort-oom") == 0)
+            GGML_ABORT("CUDA error: out of memory (test fault at question %s)", own);
+        if (strcmp(kind, "oom") != 0)
+            GGML_ABORT("test fault at question %s", own);
+        for (int k = 0; k < n; k++)
+            if (v->questions[k].wanted)
+                send_reply(&(lb_engine_reply){.question = k,
+                                              .status = LB_STATUS_OUT_OF_MEMORY,
+                                              .message = "no room on the device (test fault)",
+                                              .fallback = true,
+                                              .text = "",
+                                              .prompt = ""},
+                           v);
+        return true;
     }
+    return false;
 }
 
 /* A video as the message brought it. */
@@ -326,11 +346,11 @@ static void received_free(received *r) {
 static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) {
     received r = {0};
     if (read_video(&r, m, passed)) {
-        test_fault(r.questions, r.n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel);
         video v = {s, r.questions, r.clip.n_frames, -1};
         const bool keep = json_is_true(json_object_get(m, "keep"));
-        lb_engine_answer(s->engine, &r.clip, r.questions, r.n,
-                         (lb_engine_callbacks){send_reply, keep_going, keep ? keep_seen : NULL, &v});
+        if (!test_fault(&v, r.n, lb_vlm_get_info(lb_engine_vlm(s->engine))->n_parallel))
+            lb_engine_answer(s->engine, &r.clip, r.questions, r.n,
+                             (lb_engine_callbacks){send_reply, keep_going, keep ? keep_seen : NULL, &v});
         send_seen(&v);
     }
     send_message(s, json_pack("{s:s}", "type", "done")); /* first: unmapping takes a while */
@@ -372,13 +392,17 @@ static void open_engine(server *s, const json_t *m) {
     lb_error error = {0};
     char *trace = lb_wire_bytes_get(json_object_get(m, "trace"));
     lb_status status = trace ? lb_ledger_trace(trace, &error) : LB_STATUS_OK;
+    for (int i = 0; i < N_STRINGS; i++) /* a detector, say, must not be left out for lack of memory */
+        if (!s->strings[i] && json_is_string(json_object_get(m, string_names[i])))
+            status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the settings");
     free(trace);
     lb_plan *plan = NULL;
-    if (status == LB_STATUS_OK && read_work(m, &work, &questions, &choices)) {
+    if (status == LB_STATUS_OK && json_is_object(json_object_get(m, "work"))) {
         params.work = &work;
         plan = calloc(1, sizeof *plan);
-        status = plan ? lb_engine_plan(&params, plan, &error)
-                      : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+        status = plan && read_work(m, &work, &questions, &choices)
+                     ? lb_engine_plan(&params, plan, &error)
+                     : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
         if (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT)
             send_plan(s, plan);
     }

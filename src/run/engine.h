@@ -56,7 +56,7 @@ typedef struct lb_engine_params {
     size_t vram[LB_DEVICES_MAX];       /* budgets of the devices in bytes */
     int n_vram;                        /* of them; 0: what is free less a margin; 1: the same for each device */
     int n_retries;                     /* plans before this one that met their end: budgets are cut to what is free
-                                          now, and by an eighth for each */
+                                          now, and for each to an eighth less than the peak of the one before */
     unsigned allow;                    /* LB_ALLOW_*: what may change answers */
     int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;

@@ -241,9 +241,26 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         /* a plan that met its end before: somebody else took memory, or more was needed than was thought */
         if (params->n_retries > 0 && !device->is_cpu && d->budget_bytes > device->first_free_bytes)
             d->budget_bytes = device->first_free_bytes;
-        for (int k = 0; k < params->n_retries; k++)
-            d->budget_bytes -= d->budget_bytes / 8;
     }
+}
+
+/* The plan before met its end: one whose peak is an eighth lower or, where that does not fit, as low as can be. */
+static lb_status make_smaller(lb_plan_request *request, const lb_plan_sizer *sizer, lb_plan *plan, lb_error *error) {
+    size_t before = 0;
+    for (int i = 0; i < request->n_devices; i++) {
+        lb_plan_device *d = &request->device[i];
+        const size_t peak = i < plan->choice.n_devices ? plan->peak_bytes[i] : 0;
+        before = peak > before ? peak : before;
+        d->budget_bytes = (peak > 0 && peak < d->budget_bytes ? peak : d->budget_bytes) / 8 * 7;
+    }
+    lb_status status = lb_plan_make(request, sizer, plan, error);
+    const size_t smallest = plan->smallest_bytes;
+    if (status != LB_STATUS_DOES_NOT_FIT || smallest >= before)
+        return status;
+    for (int i = 0; i < request->n_devices; i++)
+        if (request->device[i].budget_bytes < smallest)
+            request->device[i].budget_bytes = smallest;
+    return lb_plan_make(request, sizer, plan, error);
 }
 
 lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
@@ -251,6 +268,8 @@ lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
     fill_request(planner, &request);
     const lb_plan_sizer sizer = {planner, sizes_of};
     lb_status status = lb_plan_make(&request, &sizer, plan, error);
+    for (int k = 0; k < planner->params->n_retries && status == LB_STATUS_OK; k++)
+        status = make_smaller(&request, &sizer, plan, error);
     if (status != LB_STATUS_OK && status != LB_STATUS_DOES_NOT_FIT)
         return status;
     /* host memory: the clip that is answered and those made ready meanwhile; one video's embeddings */

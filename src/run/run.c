@@ -18,7 +18,7 @@
 enum {
     STARTS_MAX = 3,       /* children in a row that could not load the models: none will */
     GROUP_DEATHS_MAX = 5, /* deaths at one video with no answer in between: the rest of its questions is not asked */
-    RETRIES_MAX = 6,      /* smaller plans, one after the other, when the device runs out of memory */
+    RETRIES_MAX = 6,      /* smaller plans, one after the other, when the device runs out of memory; see planner.c */
     VIDEOS_LOST_MAX = 3   /* videos in a row that ended so: it is not the video */
 };
 
@@ -75,14 +75,19 @@ typedef struct group_state {
     lb_engine_question *questions;
     size_t first, n; /* those of them that the child is sent */
     const lb_clip *clip;
-    int deaths;   /* since the last answer */
-    bool starved; /* an answer came that says: out of memory */
-    bool kept;    /* what the models saw went into the cache's folder */
-    int n_empty;  /* the video's boxes without area */
+    int deaths;    /* since the last answer */
+    bool starved;  /* an answer came that says: out of memory */
+    bool smallest; /* no smaller plan is left to try it with */
+    bool kept;     /* what the models saw went into the cache's folder */
+    int n_empty;   /* the video's boxes without area */
 } group_state;
 
 bool lb_run_can_retry(const lb_run *r) {
     return r->work && r->child_params.engine.n_retries < RETRIES_MAX;
+}
+
+static bool can_shrink(const group_state *g) {
+    return !g->smallest && lb_run_can_retry(g->run);
 }
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
@@ -90,8 +95,8 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     const size_t place = g->first + (size_t)reply->question;
     if (!g->questions[place].wanted)
         return;
-    if (reply->status == LB_STATUS_OUT_OF_MEMORY && lb_run_can_retry(g->run)) {
-        g->starved = true; /* asked again, with a smaller plan */
+    if (reply->status == LB_STATUS_OUT_OF_MEMORY && (can_shrink(g) || g->n > 1)) {
+        g->starved = true; /* asked again, with a smaller plan, or at last alone */
         snprintf(g->run->last_death.message, sizeof g->run->last_death.message, "%s", reply->message);
         return;
     }
@@ -133,7 +138,9 @@ static lb_status revive(lb_run *r, lb_error *error) {
         if (status == LB_STATUS_OK)
             r->result->n_children++;
         else if (status == LB_STATUS_INTERRUPTED || status == LB_STATUS_DOES_NOT_FIT)
-            return status; /* what does not fit now may fit for the next video */
+            return status;
+        else if (r->work && lb_run_is_memory_death(error)) /* what has no room now may have some for the next video */
+            return error->status = LB_STATUS_OUT_OF_MEMORY;
         else
             r->last_death = *error;
     }
@@ -166,15 +173,29 @@ static void shrink(group_state *g, const lb_error *cause) {
     g->run->child_params.engine.n_retries++;
 }
 
+/* A child for the next attempt: with a smaller plan when there is no memory for this one, with the last that fitted
+ * where there is none smaller. */
+static lb_status start_fitting(group_state *g, lb_error *error) {
+    lb_run *r = g->run;
+    for (;;) {
+        int *n_retries = &r->child_params.engine.n_retries;
+        lb_status status = revive(r, error);
+        if (status == LB_STATUS_OUT_OF_MEMORY && can_shrink(g)) {
+            ++*n_retries;
+        } else if (status == LB_STATUS_DOES_NOT_FIT && *n_retries > 0) {
+            --*n_retries;
+            g->smallest = true;
+        } else {
+            return status;
+        }
+    }
+}
+
 /* Has one child answer what is wanted; OK: each has its answer, or the run was cancelled. */
 static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error) {
     lb_run *r = g->run;
     for (;;) {
-        lb_status status = revive(r, error);
-        if (status == LB_STATUS_OUT_OF_MEMORY && lb_run_can_retry(r)) {
-            r->child_params.engine.n_retries++;
-            continue;
-        }
+        lb_status status = start_fitting(g, error);
         if (status != LB_STATUS_OK)
             return status;
         g->starved = false;
@@ -189,7 +210,9 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
         if (status == LB_STATUS_OK)
             break;
-        if (lb_run_cancelled(r) || !lb_run_can_retry(r) || !lb_run_is_memory_death(error)) {
+        if (g->starved && r->child && !can_shrink(g))
+            return status;
+        if (lb_run_cancelled(r) || !can_shrink(g) || !lb_run_is_memory_death(error)) {
             bury_child(g, error);
             return status;
         }
@@ -248,7 +271,7 @@ static void ask_group(group_state *g, const char *dump_dir) {
         g->first = 0;
         g->n = n;
         for (int attempt = 0; attempt < 2 && g->deaths < GROUP_DEATHS_MAX && !lb_run_cancelled(r); attempt++)
-            if (ask_child(g, dump_dir, &error) == LB_STATUS_OK)
+            if (ask_child(g, dump_dir, &error) == LB_STATUS_OK || g->starved)
                 break;
         next = first_wanted(g, next);
         const size_t end = g->deaths >= GROUP_DEATHS_MAX ? n : (next / batch + 1) * batch;

@@ -163,7 +163,7 @@ class Detector(harness.Test):
         pairs = [("q1", "v0"), ("q2", "v0"), ("q3", "v1")]
         options = (*ALL, "--max-detections", "1", "--text-threshold", "1", "--exact")
         whole = self.detect(pairs, *options)
-        run = self.detect(pairs, *options, env={"LOWBEAM_TEST_FAULT": f"abort-once:q3:{self.path('mark')}"})
+        run = self.detect(pairs, *options, env={"LOWBEAM_TEST_FAULT": f"abort:q3:{self.path('mark')}:1"})
         self.assertEqual((whole.status, run.status), (0, 0), run)
         self.assertTrue(os.path.exists(self.path("mark")))
         self.assertEqual(run.answers(), whole.answers())

@@ -17,7 +17,7 @@ class EngineChild(harness.Test):
         path = self.eight()
         quiet = self.answer(path, "--exact")
         self.assertEqual(quiet.status, 0, quiet)
-        run = self.answer(path, "--exact", env={"LOWBEAM_TEST_FAULT": "abort-once:q4:" + self.path("mark")})
+        run = self.answer(path, "--exact", env={"LOWBEAM_TEST_FAULT": f"abort:q4:{self.path('mark')}:1"})
         self.assertEqual(run.status, 0, run)
         self.assertTrue(os.path.exists(self.path("mark")))
         self.assertEqual(len(run.complaints()), 1, run)
