@@ -16,7 +16,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static size_t held[N_PLACES][LB_COMPONENT_COUNT], total[N_PLACES];
 static size_t peak[LB_PHASE_COUNT][N_PLACES][LB_COMPONENT_COUNT + 1];
 static lb_phase phase_now = LB_PHASE_LOAD;
-static char video_now[256];
+static _Thread_local char video_now[256]; /* one is made ready while another is answered */
 static int trace_fd = -1;
 
 static const struct {

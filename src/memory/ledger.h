@@ -68,7 +68,7 @@ void lb_ledger_sub(lb_component component, size_t bytes);
 
 void lb_ledger_phase(lb_phase phase); /* from now on peaks are those of this phase */
 lb_phase lb_ledger_phase_now(void);
-void lb_ledger_video(const char *video); /* for the trace: what is being worked on, "" for nothing; copied */
+void lb_ledger_video(const char *video); /* for the trace: what this thread works on, "" for nothing; copied */
 
 size_t lb_ledger_get(lb_component component); /* over all devices */
 size_t lb_ledger_get_on(int device, lb_component component);

@@ -308,8 +308,8 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool kee
                                 texts(q->choices, q->n_choices), "wanted", (int)q->wanted, "dump_dir",
                                 lb_wire_bytes(q->dump_dir)));
     }
-    return json_pack("{s:s, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "n_seen_frames",
-                     clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
+    return json_pack("{s:s, s:o, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "path", lb_wire_bytes(clip->path),
+                     "n_seen_frames", clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
                      lb_wire_bytes(dump_dir), "tiles_per_frame", counts, "frames",
                      clip->resized.data ? frames_message(clip) : json_null(), "questions", list);
 }

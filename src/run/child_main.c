@@ -345,6 +345,9 @@ static void received_free(received *r) {
 
 static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) {
     received r = {0};
+    char *path = lb_wire_bytes_get(json_object_get(m, "path"));
+    lb_ledger_video(path ? path : "");
+    free(path);
     if (read_video(&r, m, passed)) {
         video v = {s, r.questions, r.clip.n_frames, -1};
         const bool keep = json_is_true(json_object_get(m, "keep"));
@@ -355,6 +358,7 @@ static void answer_video(server *s, const json_t *m, const lb_wire_fds *passed) 
     }
     send_message(s, json_pack("{s:s}", "type", "done")); /* first: unmapping takes a while */
     received_free(&r);
+    lb_ledger_video("");
 }
 
 static void send_error(server *s, lb_status status, const lb_error *error) {

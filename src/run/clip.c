@@ -92,6 +92,12 @@ lb_status lb_clip_prepare(const char *path, const lb_clip_params *params, lb_cli
     if (!clip)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
     clip->tiles_fd = clip->resized_fd = clip->seen_fd = -1;
+    clip->path = strdup(path);
+    if (!clip->path) {
+        lb_clip_free(clip);
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", path);
+    }
+    lb_ledger_video(path);
     clip->tile_size = params->tile_size;
     lb_tile_grid grid;
     uint8_t *tiles = NULL;
@@ -168,6 +174,7 @@ static void unshare(const void *data, size_t bytes, int fd) {
 void lb_clip_free(lb_clip *clip) {
     if (!clip)
         return;
+    lb_ledger_video(clip->path ? clip->path : "");
     unshare(clip->tiles, clip->tiles_bytes, clip->tiles_fd);
     unshare(clip->resized.data, clip->resized_bytes, clip->resized_fd);
     free((void *)clip->resized.of_frame);
@@ -177,5 +184,7 @@ void lb_clip_free(lb_clip *clip) {
         lb_ledger_sub(LB_COMPONENT_FRAMES, clip->frames->data_bytes);
     lb_frames_free(clip->frames);
     free(clip->tiles_per_frame);
+    free(clip->path);
     free(clip);
+    lb_ledger_video("");
 }

@@ -30,6 +30,7 @@ typedef struct lb_clip {
     lb_resized resized; /* for the detector, mapped from resized_fd; data NULL: none */
     size_t resized_bytes;
     int resized_fd;
+    char *path;         /* as lb_clip_prepare was given it; NULL: made otherwise */
     double tile_time_s; /* cutting and resizing; frames->decode_time_s: reading */
     int seen_fd;        /* not -1: what a former run's models saw of it (run/sights.h); nothing else is there then */
     int n_seen_frames;

@@ -444,6 +444,8 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
     if (observer)
         r.observer = *observer;
     lb_status status = read_questions(&r, error);
+    if (status == LB_STATUS_OK && params->child.trace)
+        status = lb_ledger_trace(params->child.trace, error);
     if (status == LB_STATUS_OK)
         status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK)
@@ -452,6 +454,7 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
         status = lb_child_plan(&r.child_params, params->cancel, text, json, error);
     lb_work_free(r.work);
     lb_dataset_free(r.dataset);
+    (void)lb_ledger_trace(NULL, NULL);
     return status;
 }
 

@@ -37,7 +37,8 @@ class Starved(harness.Test):
         self.check_some_times("abort-oom", 2)
 
     def check_endless(self, kind):
-        run = self.answer(self.six(), env={"LOWBEAM_TEST_FAULT": f"{kind}:q2"})
+        # small from the beginning, so that the smallest plan is near
+        run = self.answer(self.six(), "--batch", "2", "--ubatch", "64", env={"LOWBEAM_TEST_FAULT": f"{kind}:q2"})
         self.assertEqual(run.status, 3, run)
         self.assert_fallback(run, "q2", "test fault")
         self.assertEqual([i for i, row in run.journal().items() if row["error"]], ["q2"], run)
@@ -50,7 +51,7 @@ class Starved(harness.Test):
 
     def test_every_question_has_no_memory(self):
         path = self.questions([(f"q{i}", f"v{i // 2}") for i in range(4)])
-        run = self.answer(path, env={"LOWBEAM_TEST_FAULT": "oom:*"})
+        run = self.answer(path, "--batch", "1", "--ubatch", "64", env={"LOWBEAM_TEST_FAULT": "oom:*"})
         self.assertEqual(run.status, 3, run)
         self.assertEqual(len(run.rows()), 4)
         for i in range(4):
