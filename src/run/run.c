@@ -444,8 +444,6 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
     if (observer)
         r.observer = *observer;
     lb_status status = read_questions(&r, error);
-    if (status == LB_STATUS_OK && params->child.trace)
-        status = lb_ledger_trace(params->child.trace, error);
     if (status == LB_STATUS_OK)
         status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK)
@@ -454,7 +452,6 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
         status = lb_child_plan(&r.child_params, params->cancel, text, json, error);
     lb_work_free(r.work);
     lb_dataset_free(r.dataset);
-    (void)lb_ledger_trace(NULL, NULL);
     return status;
 }
 
@@ -485,6 +482,8 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
         status = lb_output_paths(params->out, params->child.engine.vlm.model_path, result->csv_path, result->db_path,
                                  sizeof result->csv_path, error);
     }
+    if (status == LB_STATUS_OK && params->child.trace)
+        status = lb_ledger_trace(params->child.trace, error);
     if (status == LB_STATUS_OK)
         status = check_videos(params->videos, error);
     if (status == LB_STATUS_OK)
@@ -534,5 +533,6 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
     lb_settings_free(&r.settings);
     lb_dump_names_free(&r.names);
     lb_dataset_free(r.dataset);
+    (void)lb_ledger_trace(NULL, NULL);
     return status;
 }
