@@ -34,4 +34,8 @@ soak models ' damaged |runs lost' "LOWBEAM_MODEL_MUTATIONS=${LOWBEAM_MODEL_MUTAT
 # What has threads of our own under ThreadSanitizer, and one run under valgrind's memcheck.
 soak threads '^ThreadSanitizer|FAILED' scripts/tsan.sh
 soak memcheck '^memcheck' scripts/memcheck.sh "$folder"
+# Each call that can fail, made to fail: half an hour for each of the scenarios at most.
+soak faults ' faults ' LOWBEAM_FAULT_SECONDS=1800 python3 tests/memory/test_injected.py
+# 2,000 questions over 700 videos: memory at the end as at the tenth.
+soak flat '^memory, |^ledger ' LOWBEAM_FLAT_VIDEOS=700 LOWBEAM_FLAT_QUESTIONS=2000 python3 tests/memory/test_flat.py
 exit $status

@@ -2,7 +2,6 @@
  *
  *     open     plan and engine, from nothing to ready and back
  *     ask      an engine that stays, asked about one video and another
- *     library  the same through lowbeam.h
  *     run      lb_run_answer with its journal and CSV; then --resume, which must mend everything
  *
  * After a fault the ledger must be at its base, no descriptor more be open, and what was asked be answered rightly or
@@ -10,12 +9,12 @@
  * tell, when the program ends. Prints the counts; exit status 1 when something was not so. */
 #include "base/time.h"
 #include "faults.h"
-#include "lowbeam.h"
 #include "memory/ledger.h"
 #include "run/clip.h"
 #include "run/engine.h"
 #include "run/run.h"
 #include "run/settings.h"
+#include "vlm/tokenizer.h"
 
 #include <dirent.h>
 #include <getopt.h>
@@ -96,7 +95,7 @@ static lb_engine_params engine_params(const lb_engine_work *work) {
 static void open_engine(outcome *o) {
     const lb_engine_work work = {
         .n_frames = N_FRAMES, .tiles_per_frame = 1, .longest = question, .n_longest = N_QUESTIONS};
-    const lb_engine_params params = engine_params(&work);
+    lb_engine_params params = engine_params(&work);
     lb_error error = {0};
     static lb_plan plan;
     lb_status status = lb_engine_plan(&params, &plan, &error);
@@ -104,6 +103,8 @@ static void open_engine(outcome *o) {
         plan.choice.rest_compute = plan.choice.rest_context = plan.choice.rest_weights = true;
     if (status == LB_STATUS_OK)
         status = lb_engine_open(&params, &plan, &engine, &error);
+    else
+        lb_tokenizer_free(params.tokenizer);
     note_error(o, status, &error);
 }
 
@@ -119,7 +120,6 @@ static void open_and_close(outcome *o, int turn) {
 }
 
 static void ask(outcome *o, int turn) {
-    static uint64_t id;
     lb_clip_params params = {.frames = lb_frames_default_params(),
                              .max_tiles = 1,
                              .tile_size = lb_vlm_get_info(lb_engine_vlm(engine))->image_size};
@@ -143,52 +143,11 @@ static void ask(outcome *o, int turn) {
                                  .height = f->height,
                                  .resized = clip->resized,
                                  .index = f->index,
-                                 .time_s = f->time_s,
-                                 .id = turn % 3 ? ++id : 0}; /* kept for the next call, or not */
+                                 .time_s = f->time_s};
     lb_engine_answer(engine, &seen, question, N_QUESTIONS, (lb_engine_callbacks){.reply = take_reply, .user = o});
     if (o->n != N_QUESTIONS)
         o->wrong = "a question without a reply";
     lb_clip_free(clip);
-}
-
-/* Scenario library */
-
-static lb_answerer *answerer;
-
-static void open_library(outcome *o) {
-    lb_engine_options options = lb_engine_default_options();
-    options.model = model;
-    options.mmproj = mmproj;
-    options.detector = detector;
-    options.device = "cpu";
-    options.n_threads = 1;
-    options.n_frames = N_FRAMES;
-    options.max_new_tokens = N_NEW;
-    lb_error error = {0};
-    note_error(o, lb_answerer_open(&options, &answerer, &error), &error);
-}
-
-static void close_library(void) {
-    lb_answerer_close(answerer);
-    answerer = NULL;
-}
-
-static void ask_library(outcome *o, int turn) {
-    for (int i = 0; i < N_QUESTIONS; i++) {
-        lb_answer answer;
-        lb_error error = {0};
-        lb_status status = lb_answerer_ask(answerer, video[turn % N_VIDEOS], question[i].text, question[i].choices,
-                                           question[i].n_choices, &answer, &error);
-        o->n++;
-        if (status == LB_STATUS_OK) {
-            snprintf(o->answer[i], sizeof o->answer[0], "%c %s", answer.letter, answer.text);
-            lb_answer_free(&answer);
-            continue;
-        }
-        note_error(o, status, &error);
-        o->status = LB_STATUS_OK; /* of the whole: one question failed */
-        o->n_failed++;
-    }
 }
 
 /* Scenario run */
@@ -258,7 +217,6 @@ static const struct scenario {
     void (*close)(void);
 } scenarios[] = {{"open", NULL, open_and_close, NULL, NULL},
                  {"ask", open_engine, ask, NULL, close_engine},
-                 {"library", open_library, ask_library, NULL, close_library},
                  {"run", NULL, run_new, run_resumed, clean_run}};
 
 typedef struct holding {

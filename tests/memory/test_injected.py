@@ -40,9 +40,6 @@ class Faults(harness.Test):
     def test_asking_where_all_that_can_rest_rests(self):
         self.check("ask", "--rest", "--detector", harness.detector_file())
 
-    def test_library(self):
-        self.check("library")
-
     def test_video_file(self):
         clip = os.path.join(harness.CLIPS, "h264_short.mp4")
         self.check("ask", "--video", clip, "--video", clip)
