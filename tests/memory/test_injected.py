@@ -29,6 +29,9 @@ class Faults(harness.Test):
         print("\n".join(line for line in out.splitlines() if " faults " in line), flush=True)
 
     def test_opening(self):
+        # Each fault here loads both models anew, and a whole run has not been seen to its end yet (docs/safety.md).
+        if "LOWBEAM_FAULT_SECONDS" not in os.environ:
+            self.skipTest("only in make soak, where it has its time")
         self.check("open", "--detector", harness.detector_file())
 
     def test_asking(self):
