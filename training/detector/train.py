@@ -56,6 +56,11 @@ def options(argv=None):
     return ap.parse_args(argv)
 
 
+def resumed_name(folder):
+    """Of the folder that a run went on from: where it lay on that machine is nobody's business."""
+    return folder and os.path.basename(os.path.normpath(folder))
+
+
 class Log:
     """log.csv: a row an evaluation, written whole each time, so that it is never half a row."""
 
@@ -266,7 +271,7 @@ class Trainer:
                   "frames": len(self.held_pictures), "map50": round(float(mean), 4),
                   "map50_above_threshold": round(float(above), 4),
                   "labels": {label: round(value, 4) for label, value in table.items()},
-                  "resumed": self.args.resume, "lr": self.args.lr, "batch": self.args.batch, "seed": self.args.seed}
+                  "resumed": resumed_name(self.args.resume), "lr": self.args.lr, "batch": self.args.batch, "seed": self.args.seed}
         path = os.path.join(self.args.out, "eval.json")
         with open(path + ".part", "w", encoding="utf-8") as file:
             json.dump(result, file, ensure_ascii=False, indent=1)

@@ -59,6 +59,11 @@ def options():
     return args
 
 
+def resumed_name(folder):
+    """Of the folder that a run went on from: where it lay on that machine is nobody's business."""
+    return folder and os.path.basename(os.path.normpath(folder))
+
+
 class Log:
     """log.csv: a row an evaluation, written whole each time, so that it is never half a row."""
 
@@ -328,7 +333,7 @@ class Trainer:
         result = {"steps": self.step, "train_seconds": round(time.time() - self.begin, 1),
                   "clips_drawn": self.feed.drawn(), "clips": self.args.held, "main": MAIN, "mixes": shown,
                   "compiled": self.compiled, "steps_of": self.steps, "batch": self.batch,
-                  "resumed": self.args.resume, "lr": self.args.lr, "seed": self.args.seed}
+                  "resumed": resumed_name(self.args.resume), "lr": self.args.lr, "seed": self.args.seed}
         path = os.path.join(self.args.out, "eval.json")
         with open(path + ".part", "w", encoding="utf-8") as file:
             json.dump(result, file, ensure_ascii=False, indent=1)
