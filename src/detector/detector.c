@@ -4,13 +4,12 @@
 #include "detector/cuda.h"
 #include "detector/model_internal.h"
 #include "detector/plan_internal.h"
-#include "nn/log.h"
+#include "nn/backend.h"
 #include "nn/pinned.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct lb_detector {
     lb_gdino_model model;
@@ -38,27 +37,14 @@ int lb_detector_n_tokens(const lb_detector *detector) {
     return detector->text.n;
 }
 
-static void set_n_threads(ggml_backend_t backend, int n_threads) {
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    ggml_backend_set_n_threads_t set =
-        (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
-    if (set)
-        set(backend, n_threads > 0 ? n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN));
-}
-
 size_t lb_detector_activation_bytes(const lb_detector *detector) {
     return (detector->plan ? lb_gdino_plan_bytes(detector->plan) : 0) + (detector->cuda ? lb_cuda_bytes() : 0);
 }
 
 static lb_status open_backend(lb_detector *detector, lb_error *error) {
-    if (detector->backend)
-        return LB_STATUS_OK;
-    detector->backend = ggml_backend_dev_init(detector->device.handle, NULL);
-    if (!detector->backend)
-        return lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", detector->device.name,
-                            lb_nn_last_log_error());
-    set_n_threads(detector->backend, detector->params.n_threads);
-    return LB_STATUS_OK;
+    return detector->backend
+               ? LB_STATUS_OK
+               : lb_backend_open(&detector->device, detector->params.n_threads, &detector->backend, error);
 }
 
 /* Everything on the device that a run needs, but for the plan. Does nothing when it is there. */
@@ -287,10 +273,6 @@ lb_status lb_detector_run(lb_detector *detector, const lb_detector_picture *pict
         done += batch;
     }
     return LB_STATUS_OK;
-}
-
-void lb_detector_release(lb_detector *detector) {
-    forget_plan(detector);
 }
 
 void lb_detector_free(lb_detector *detector) {

@@ -81,9 +81,6 @@ typedef struct lb_detector_probe {
 } lb_detector_probe;
 void lb_detector_set_probe(lb_detector *detector, const lb_detector_probe *probe); /* NULL: none */
 
-/* Frees the activations; the next run makes them anew. */
-void lb_detector_release(lb_detector *detector);
-
 void lb_detector_free(lb_detector *detector);
 
 #endif

@@ -173,10 +173,6 @@ const lb_preprocess_params *lb_find_preprocess(const lb_find *find) {
     return &find->preprocess;
 }
 
-void lb_find_release(lb_find *find) {
-    lb_detector_release(find->detector);
-}
-
 void lb_find_free(lb_find *f) {
     if (!f)
         return;

@@ -46,9 +46,6 @@ lb_status lb_find_run_resized(lb_find *find, const lb_detector_picture *pictures
                               lb_detections *detections, lb_error *error);
 const lb_preprocess_params *lb_find_preprocess(const lb_find *find); /* good until lb_find_free */
 
-/* Frees the activations; the next run makes them anew. */
-void lb_find_release(lb_find *find);
-
 /* Between the videos: gives back to the device what params.detector says may rest. */
 void lb_find_rest(lb_find *find);
 

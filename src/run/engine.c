@@ -114,6 +114,12 @@ static lb_status take_plan(lb_engine *engine, const lb_plan *plan, lb_error *err
     return plan->choice.weight_bits ? use_quantized(engine, plan->choice.weight_bits, error) : LB_STATUS_OK;
 }
 
+lb_status lb_engine_check_system(const lb_engine_params *params, lb_error *error) {
+    return params->system && lb_text_first_broken(params->system)
+               ? lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8")
+               : LB_STATUS_OK;
+}
+
 lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb_engine **out, lb_error *error) {
     *out = NULL;
     lb_engine *engine = calloc(1, sizeof *engine);
@@ -125,10 +131,8 @@ lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb
     engine->tokenizer = params->tokenizer; /* taken over, also when something fails */
     engine->params.tokenizer = NULL;
     engine->system = strdup(params->system ? params->system : lb_system_message);
-    lb_status status = LB_STATUS_OK;
-    if (params->system && lb_text_first_broken(params->system))
-        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8");
-    else if (!engine->system)
+    lb_status status = lb_engine_check_system(params, error);
+    if (status == LB_STATUS_OK && !engine->system)
         status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
     if (status == LB_STATUS_OK)
         status = take_plan(engine, plan, error);

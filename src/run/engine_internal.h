@@ -42,6 +42,9 @@ typedef struct lb_session {
     int batch_size;
 } lb_session;
 
+/* Before a plan is made, and before anything is opened. Errors: INVALID_ARGUMENT (the system message is not UTF-8). */
+lb_status lb_engine_check_system(const lb_engine_params *params, lb_error *error);
+
 /* Enters a phase into the ledger; what the devices say at the end of the one before is noted (engine_memory.c). */
 void lb_engine_phase(lb_engine *engine, lb_phase phase);
 

@@ -125,7 +125,9 @@ lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *erro
                          .picture_width = params->work->picture_width,
                          .picture_height = params->work->picture_height,
                          .frame_bytes = params->work->frame_bytes};
-    lb_status status = lb_prompt_template_read(params->prompt_path, &prompt_template, error);
+    lb_status status = lb_engine_check_system(params, error);
+    if (status == LB_STATUS_OK)
+        status = lb_prompt_template_read(params->prompt_path, &prompt_template, error);
     if (status == LB_STATUS_OK)
         status = lb_tokenizer_open(params->vlm.model_path, &tokenizer, error);
     if (status == LB_STATUS_OK && params->detector_path)

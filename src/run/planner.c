@@ -2,11 +2,11 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "nn/backend.h"
 #include "nn/nvml.h"
 #include "detector/find.h"
 #include "vlm/encoder.h"
 #include "vlm/language.h"
-#include "vlm/quantize.h"
 
 #include <ggml-backend.h>
 #include <stdio.h>
@@ -65,7 +65,8 @@ static void measure_context(lb_planner *planner) {
         planner->measured = true;
     }
     enum { N = 256 };
-    ggml_backend_t backend = ggml_backend_dev_init(device->handle, NULL);
+    ggml_backend_t backend = NULL;
+    lb_backend_open(device, 0, &backend, NULL);
     struct ggml_context *ctx = ggml_init(
         (struct ggml_init_params){.mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
     if (backend && ctx) {
@@ -161,12 +162,7 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     const lb_engine_params *params = planner->params;
     lb_vlm_params vlm = params->vlm;
     to_vlm(c, &vlm);
-    char made[4096];
-    const bool quantize = c->weight_bits != 0;
-    if (quantize && !lb_quantize_find(params->vlm.model_path, c->weight_bits, params->cache_dir, made, sizeof made))
-        vlm.layout.weight_bits = c->weight_bits;
-    else if (quantize)
-        vlm.layout.weight_bits = c->weight_bits; /* the file there is what would be made now */
+    vlm.layout.weight_bits = c->weight_bits; /* a file of fewer bits that is there is what would be made now */
     lb_language_sizes language;
     lb_status status = lb_language_probe_sizes(planner->language, &vlm, &language, error);
     if (status != LB_STATUS_OK)

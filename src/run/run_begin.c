@@ -69,10 +69,11 @@ lb_status lb_run_find_work(lb_run *r, lb_error *error) {
     r->child_params = r->params->child;
     if (!r->params->planned)
         return LB_STATUS_OK;
+    /* what is wrong with a model file the engine child tells, which looks at the language model first */
     lb_encoder_hparams hparams;
-    lb_status status = lb_encoder_read_hparams(r->params->child.engine.vlm.mmproj_path, &hparams, error);
-    if (status == LB_STATUS_OK)
-        status = lb_work_find(r->dataset, r->params, hparams.image_size, &r->work, error);
+    if (lb_encoder_read_hparams(r->params->child.engine.vlm.mmproj_path, &hparams, NULL) != LB_STATUS_OK)
+        hparams.image_size = 448;
+    lb_status status = lb_work_find(r->dataset, r->params, hparams.image_size, &r->work, error);
     if (status == LB_STATUS_OK)
         r->child_params.engine.work = lb_work_get(r->work);
     return status;

@@ -2,13 +2,13 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "nn/backend.h"
 #include "nn/log.h"
 #include "vlm/encoder_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { N_STAGES = 2 }; /* pixels of the next batch are packed while the device works on this one */
 
@@ -43,14 +43,6 @@ const lb_encoder_hparams *lb_encoder_get_hparams(const lb_encoder *encoder) {
 
 int lb_encoder_tile_batch(const lb_encoder *encoder) {
     return encoder->tile_batch;
-}
-
-static void set_n_threads(ggml_backend_t backend, int n_threads) {
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    ggml_backend_set_n_threads_t set =
-        (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
-    if (set)
-        set(backend, n_threads > 0 ? n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 static struct ggml_context *graph_context(void) {
@@ -208,15 +200,11 @@ lb_status lb_encoder_measure(const char *path, const lb_encoder_params *params, 
 
 /* Everything on the device that a run needs. Does nothing when it is there. */
 static lb_status rise(lb_encoder *encoder, lb_error *error) {
-    if (!encoder->backend) {
-        encoder->backend = ggml_backend_dev_init(encoder->device.handle, NULL);
-        if (!encoder->backend)
-            return lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", encoder->device.name,
-                                lb_nn_last_log_error());
-        set_n_threads(encoder->backend, encoder->n_threads);
-    }
-    lb_status status =
-        encoder->rest_weights ? lb_weights_bring(encoder->model.weights, encoder->backend, error) : LB_STATUS_OK;
+    lb_status status = LB_STATUS_OK;
+    if (!encoder->backend)
+        status = lb_backend_open(&encoder->device, encoder->n_threads, &encoder->backend, error);
+    if (status == LB_STATUS_OK && encoder->rest_weights)
+        status = lb_weights_bring(encoder->model.weights, encoder->backend, error);
     if (status == LB_STATUS_OK && !encoder->allocator) {
         encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
         if (!encoder->allocator)
@@ -267,14 +255,9 @@ lb_status lb_encoder_open(const char *path, const lb_encoder_params *params, lb_
     encoder->rest_compute = params->rest_compute;
     encoder->rest_weights = params->rest_weights;
     encoder->tile_batch = params->tile_batch > 0 ? params->tile_batch : params->device.is_cpu ? 1 : 4;
-    encoder->backend = ggml_backend_dev_init(params->device.handle, NULL);
-    if (!encoder->backend) {
-        status = lb_error_set(error, LB_STATUS_BACKEND, "%s cannot be used: %s", params->device.name,
-                              lb_nn_last_log_error());
-        goto cleanup;
-    }
-    set_n_threads(encoder->backend, params->n_threads);
-    status = lb_encoder_model_declare(file, &encoder->model, error);
+    status = lb_backend_open(&encoder->device, encoder->n_threads, &encoder->backend, error);
+    if (status == LB_STATUS_OK)
+        status = lb_encoder_model_declare(file, &encoder->model, error);
     if (status == LB_STATUS_OK)
         status = choose_attention(path, &encoder->model, params, &encoder->flash, error);
     if (status == LB_STATUS_OK)
