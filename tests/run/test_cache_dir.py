@@ -135,7 +135,7 @@ class Cache(harness.Test):
 
     def test_an_engine_that_dies_sees_the_same_again(self):
         first = self.ask()
-        run = self.ask(env={"LOWBEAM_TEST_FAULT": f"abort-once:q3:{self.path('mark')}"})
+        run = self.ask(env={"LOWBEAM_TEST_FAULT": f"abort:q3:{self.path('mark')}:1"})
         self.assertTrue(os.path.exists(self.path("mark")))
         self.assertEqual((run.status, self.cached(run)), (0, (3, 3)), run)
         self.assertEqual(self.bytes_of(run.csv_path), self.bytes_of(first.csv_path))
