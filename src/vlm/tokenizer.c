@@ -129,8 +129,8 @@ lb_status lb_tokenizer_add_text(const lb_tokenizer *tokenizer, const char *text,
         int32_t room = (int32_t)(tokens->capacity - tokens->n);
         int32_t got = llama_tokenize(tokenizer->vocab, text, (int32_t)n, tokens->id + tokens->n, room, false, false);
         if (got < 0)
-            status =
-                lb_error_set(error, LB_STATUS_INTERNAL, "the tokenizer wants room for %d tokens of %zu bytes", -got, n);
+            status = lb_error_set(error, LB_STATUS_INTERNAL, "the tokenizer wants room for %lld tokens of %zu bytes",
+                                  -(long long)got, n); /* it may be the least int, which has no opposite */
         else
             tokens->n += (size_t)got;
     }
@@ -146,7 +146,7 @@ lb_status lb_tokenizer_decode(const lb_tokenizer *tokenizer, const int32_t *id, 
     for (size_t i = 0; i < n && text; i++) {
         int32_t got = llama_token_to_piece(tokenizer->vocab, id[i], text + used, (int32_t)(capacity - used), 0, false);
         if (got < 0) {
-            capacity = capacity * 2 + (size_t)-got;
+            capacity = capacity * 2 + (size_t)(-(long long)got);
             char *more = realloc(text, capacity);
             if (!more)
                 free(text);

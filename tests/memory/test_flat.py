@@ -14,6 +14,7 @@ import harness
 
 VIDEOS = int(os.environ.get("LOWBEAM_FLAT_VIDEOS", "24"))
 QUESTIONS = int(os.environ.get("LOWBEAM_FLAT_QUESTIONS", str(3 * VIDEOS)))
+SANITIZED = bool(os.environ.get("ASAN_OPTIONS"))  # AddressSanitizer keeps what was freed for a while, 256 MB by itself
 FIRST = 10  # videos until everything has been used
 harness.LIMIT_S = 4 * 3600
 
@@ -55,7 +56,8 @@ class Flat(harness.Test):
             before, after = (max(sum(s[i] for i in at) for s in part) for part in (first, last))
             print(f"memory, {what}: {before / 2**20:.2f} MiB after {first[0][0]} answers, {after / 2**20:.2f} MiB after "
                   f"{last[-1][0]}")
-        self.assertLessEqual(after, before * 1.01, samples[::max(1, len(samples) // 40)])
+        if not SANITIZED:
+            self.assertLessEqual(after, before * 1.01, samples[::max(1, len(samples) // 40)])
         for at in (2, 4):
             self.assertLessEqual(max(s[at] for s in last), max(s[at] for s in first), "descriptors")
         held = {}
