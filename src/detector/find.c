@@ -206,16 +206,20 @@ lb_status lb_find_measure(const char *path, const lb_find_params *params, int wi
     return status;
 }
 
-lb_status lb_find_longest_label(const char *path, const char *labels_path, char *label, size_t n, lb_error *error) {
+lb_status lb_find_longest_text(const char *path, const char *labels_path, char **text, lb_error *error) {
+    *text = NULL;
     lb_find_params params = lb_find_default_params();
     params.labels_path = labels_path;
     lb_find *f = NULL;
     lb_status status = read_file(path, &params, &f, error);
-    const char *longest = "";
-    for (int i = 0; status == LB_STATUS_OK && i < f->labels->n; i++)
-        if (strlen(f->labels->label[i]) > strlen(longest))
-            longest = f->labels->label[i];
-    snprintf(label, n, "%s", longest);
+    if (status != LB_STATUS_OK)
+        return status;
+    static const char end[] = " [SEP]";
+    const size_t n = strlen(f->labels->text) + sizeof end;
+    if ((*text = malloc(n)))
+        snprintf(*text, n, "%s%s", f->labels->text, end);
+    else
+        status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the labels");
     lb_find_free(f);
     return status;
 }

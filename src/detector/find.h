@@ -63,8 +63,8 @@ typedef struct lb_find_sizes {
 lb_status lb_find_measure(const char *path, const lb_find_params *params, int width, int height, int n,
                           lb_find_sizes *sizes, lb_error *error);
 
-/* The longest of the labels that would be looked for. label: [n] */
-lb_status lb_find_longest_label(const char *path, const char *labels_path, char *label, size_t n, lb_error *error);
+/* The longest raw label that a box can have: every token of all labels above the text threshold. text: from malloc. */
+lb_status lb_find_longest_text(const char *path, const char *labels_path, char **text, lb_error *error);
 
 void lb_find_free(lb_find *find);
 

@@ -50,7 +50,7 @@ void lb_engine_phase(lb_engine *engine, lb_phase phase);
 
 /* The longest question's tokens and those of the shared beginning, pictures not counted. */
 lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template,
-                                 const char *system, const lb_engine_params *params, const char *longest_label,
+                                 const char *system, const lb_engine_params *params, const char *longest_text,
                                  int *text_tokens, int *question_tokens, lb_error *error);
 
 /* Phase "detect": the detector over the clip's frames, its boxes cut to what is kept. Without a detector nothing is

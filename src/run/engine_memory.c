@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What lb_findings_make writes for a frame full of detections of the longest label. */
-static char *fullest_line(const char *label, int n) {
+/* What lb_findings_make writes for a frame full of detections of the longest text. */
+static char *fullest_line(const char *text, int n) {
     char *line = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&line, &size);
     if (!out)
         return NULL;
     fprintf(out, "%d (", n);
-    for (int i = 0; i < n; i++) /* the model's own label may join two of them ("car truck") */
-        fprintf(out, "%s%s %s", i ? ", " : "", label, label);
+    for (int i = 0; i < n; i++)
+        fprintf(out, "%s%s", i ? ", " : "", text);
     fprintf(out, ")");
     fclose(out);
     return line;
@@ -35,14 +35,14 @@ static lb_status tokens_of(const lb_tokenizer *tokenizer, const lb_prompt_templa
 }
 
 lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template,
-                                 const char *system, const lb_engine_params *params, const char *longest_label,
+                                 const char *system, const lb_engine_params *params, const char *longest_text,
                                  int *text_tokens, int *question_tokens, lb_error *error) {
     const lb_engine_work *work = params->work;
     const int n = work->n_frames;
     const char **lines = calloc((size_t)n, sizeof *lines);
     int *tiles = calloc((size_t)n, sizeof *tiles);
-    char *line = longest_label ? fullest_line(longest_label, params->max_detections) : NULL;
-    lb_status status = lines && tiles && (line || !longest_label)
+    char *line = longest_text ? fullest_line(longest_text, params->max_detections) : NULL;
+    lb_status status = lines && tiles && (line || !longest_text)
                            ? LB_STATUS_OK
                            : lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
     for (int i = 0; i < n && status == LB_STATUS_OK; i++) {
@@ -118,7 +118,7 @@ lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *erro
     lb_prompt_template *prompt_template = NULL;
     lb_tokenizer *tokenizer = NULL;
     lb_planner *planner = NULL;
-    char label[256] = "";
+    char *text = NULL;
     memset(plan, 0, sizeof *plan);
     lb_plan_load load = {.n_frames = params->work->n_frames,
                          .tiles_per_frame = params->work->tiles_per_frame,
@@ -131,11 +131,10 @@ lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *erro
     if (status == LB_STATUS_OK)
         status = lb_tokenizer_open(params->vlm.model_path, &tokenizer, error);
     if (status == LB_STATUS_OK && params->detector_path)
-        status = lb_find_longest_label(params->detector_path, params->labels_path, label, sizeof label, error);
+        status = lb_find_longest_text(params->detector_path, params->labels_path, &text, error);
     if (status == LB_STATUS_OK)
         status = lb_engine_count_tokens(tokenizer, prompt_template, params->system ? params->system : lb_system_message,
-                                        params, params->detector_path ? label : NULL, &load.text_tokens,
-                                        &load.question_tokens, error);
+                                        params, text, &load.text_tokens, &load.question_tokens, error);
     if (status == LB_STATUS_OK)
         status = lb_planner_open(params, &load, &planner, error);
     if (status == LB_STATUS_OK)
@@ -148,6 +147,7 @@ lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *erro
     else
         lb_tokenizer_free(tokenizer);
     lb_prompt_template_free(prompt_template);
+    free(text);
     return status;
 }
 
