@@ -43,11 +43,15 @@ static void print_help(const lb_option *options, size_t n, bool plan_only) {
            "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n");
 }
 
-static void print_result(const lb_run_result *r, const char *cache_dir) {
+static void print_result(const lb_run_result *r, const char *cache_dir, double deadline_s) {
     printf("Total videos cached: %zu\n", r->n_videos);
     const size_t n_now = r->n_answered - r->n_resumed; /* the seconds are those of this process */
     printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
            r->seconds, n_now ? r->seconds / (double)n_now : 0.0, r->n_fallback);
+    if (deadline_s > 0)
+        printf("Deadline %g s: %zu of %zu in time, the slowest took %.2f s; %zu from less than all frames, crops or "
+               "text\n",
+               deadline_s, n_now - r->n_late, n_now, r->slowest_s, r->n_hurried);
     if (cache_dir)
         printf("cache: %zu of %zu videos from %s\n", r->n_cached, r->n_videos, cache_dir);
     if (r->n_empty > 0)
@@ -106,7 +110,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     lb_engine_params *e = &p.child.engine;
     lb_frames_params *f = &p.clip.frames;
     const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate", *retry = "yes";
-    double from_s = -INFINITY, to_s = INFINITY;
+    double from_s = -INFINITY, to_s = INFINITY, deadline_s = INFINITY;
     bool verbose = false, json = false, detect = false;
     memory_options memory = {0};
     const lb_option options[] = {
@@ -133,6 +137,9 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {"to", 0, NULL, LB_OPTION_SECONDS, &to_s, 0, 0, "S", "frames up to this second"},
         {"decode-timeout", 0, NULL, LB_OPTION_SECONDS, &f->timeout_s, 0, 0, "S",
          "give a video up after so long for a frame"},
+        {"deadline", 0, NULL, LB_OPTION_SECONDS, &deadline_s, 0, 0, "S",
+         "for each question, from its video's path to its answer: fewer frames or crops where there is no time for "
+         "all"},
         {.kind = LB_OPTION_HEADING, .help = "Detector (without the first or second option there is none)"},
         {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &detector, 0, 0, "DET.gguf|DIR",
          "the detector, made by lowbeam convert"},
@@ -218,6 +225,10 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (f->timeout_s <= 0)
         return lb_cli_fail("--decode-timeout: takes seconds above 0", LB_EXIT_USAGE);
+    if (deadline_s <= 0)
+        return lb_cli_fail("--deadline: takes seconds above 0", LB_EXIT_USAGE);
+    p.deadline_s = isfinite(deadline_s) ? deadline_s : 0;
+    e->deadlines = p.deadline_s > 0;
     if (e->labels_path && !detector && !detect)
         return lb_cli_fail("--labels: there is no detector; name one with --detector DET.gguf", LB_EXIT_USAGE);
     f->bounded = isfinite(from_s) || isfinite(to_s);
@@ -261,7 +272,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     if (status != LB_STATUS_OK)
         return lb_cli_fail(error.message, status == LB_STATUS_DOES_NOT_FIT ? LB_EXIT_DOES_NOT_FIT : LB_EXIT_NOTHING);
     lb_progress_vram("End of inference", result.engine.allocated_bytes, result.engine.reserved_bytes);
-    print_result(&result, e->cache_dir);
+    print_result(&result, e->cache_dir, p.deadline_s);
     if (result.interrupted)
         return LB_EXIT_INTERRUPTED;
     return result.n_fallback > 0 ? LB_EXIT_FALLBACK : LB_EXIT_OK;

@@ -63,6 +63,8 @@ static lb_status set(const lb_option *o, const char *text, lb_error *error) {
     }
     case LB_OPTION_SECONDS: {
         double v = strtod(text, &end);
+        if (end != text && *end == 's')
+            end++;
         if (end == text || *end || !isfinite(v))
             return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--%s %s: takes seconds, such as 12.5", o->name,
                                 text);

@@ -13,7 +13,7 @@
 
 /* user_version tells a later lowbeam which tables it finds; application_id ("lbjn") that it is a journal at all. */
 static const char SCHEMA[] = "PRAGMA application_id = 0x6c626a6e;"
-                             "PRAGMA user_version = 3;"
+                             "PRAGMA user_version = 4;"
                              "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
                              "CREATE TABLE fingerprint ("
                              "  kind TEXT NOT NULL,"
@@ -43,6 +43,7 @@ static const char SCHEMA[] = "PRAGMA application_id = 0x6c626a6e;"
                              "  encode_s REAL NOT NULL,"
                              "  prompt_s REAL NOT NULL,"
                              "  generate_s REAL NOT NULL,"
+                             "  elapsed_s REAL NOT NULL,"
                              "  device_bytes INTEGER,"
                              "  adapted TEXT);";
 

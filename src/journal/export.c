@@ -34,6 +34,7 @@ const lb_column lb_journal_column[LB_JOURNAL_COLUMNS] = {
     {"encode_s", LB_COLUMN_NUMBER},
     {"prompt_s", LB_COLUMN_NUMBER},
     {"generate_s", LB_COLUMN_NUMBER},
+    {"elapsed_s", LB_COLUMN_NUMBER},
     {"device_bytes", LB_COLUMN_NUMBER},
 };
 

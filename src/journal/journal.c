@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-const char lb_journal_append_sql[] = "INSERT OR REPLACE INTO answer VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const char lb_journal_append_sql[] =
+    "INSERT OR REPLACE INTO answer VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 enum { MAX_CHOICES = 8 };
 
@@ -151,6 +152,7 @@ lb_status lb_journal_append(lb_journal *journal, const lb_journal_record *r, lb_
     sqlite3_bind_double(s, ++column, r->encode_s);
     sqlite3_bind_double(s, ++column, r->prompt_s);
     sqlite3_bind_double(s, ++column, r->generate_s);
+    sqlite3_bind_double(s, ++column, r->elapsed_s);
     if (r->device_bytes < 0)
         sqlite3_bind_null(s, ++column);
     else

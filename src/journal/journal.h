@@ -76,9 +76,11 @@ typedef struct lb_journal_record {
     const float *letter_probabilities; /* [n_choices], --answer letter only; else NULL */
     int n_prompt_tokens, n_new_tokens;
     double decode_s, detect_s, encode_s, prompt_s, generate_s; /* this question's share of its video's stages */
+    double elapsed_s;     /* from its path to its answer, as if it had been the only one; 0: not asked */
     int64_t device_bytes; /* held by the process on the device when it was answered; -1 unknown */
     int truth;            /* -1 unknown */
-    const char *adapted;  /* what was done to fit that the user allowed, such as "num_frames=6"; NULL: nothing */
+    const char
+        *adapted; /* what was done to fit that the user allowed, such as "num_frames=6", and in time; NULL: nothing */
 } lb_journal_record;
 
 /* Durable when it returns OK: a killed process or a power cut does not lose it. A second record with the same index

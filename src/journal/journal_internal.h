@@ -14,7 +14,7 @@ struct lb_journal {
     int lock_fd;          /* holds the lock; closed after db, since closing it would release SQLite's locks too */
 };
 
-enum { LB_JOURNAL_VERSION = 3, LB_JOURNAL_APPLICATION = 0x6c626a6e /* "lbjn" */ };
+enum { LB_JOURNAL_VERSION = 4, LB_JOURNAL_APPLICATION = 0x6c626a6e /* "lbjn" */ };
 
 /* The answers' statement, with a parameter a column in the table's order. */
 extern const char lb_journal_append_sql[];
@@ -47,7 +47,7 @@ typedef struct lb_column {
     lb_column_kind kind;
 } lb_column;
 extern const lb_column lb_journal_column[];
-enum { LB_JOURNAL_COLUMNS = 21, LB_JOURNAL_CSV_COLUMNS = 4 /* the first so many are the CSV's */ };
+enum { LB_JOURNAL_COLUMNS = 22, LB_JOURNAL_CSV_COLUMNS = 4 /* the first so many are the CSV's */ };
 
 /* One line; columns[i] is the i-th of the row's values. What goes wrong shows in ferror. CSV's header: row NULL. */
 void lb_csv_write_line(FILE *file, sqlite3_stmt *row, const int *columns, int n);

@@ -201,6 +201,7 @@ static json_t *open_message(const lb_child_params *params) {
     json_t *plan = plan_message(p);
     if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0 ||
               json_object_set_new(m, "plan_only", json_boolean(params->plan_only)) != 0 ||
+              json_object_set_new(m, "deadlines", json_boolean(p->deadlines)) != 0 ||
               json_object_set_new(m, "trace", lb_wire_bytes(params->trace)) != 0)) {
         json_decref(m);
         m = NULL;
@@ -297,8 +298,8 @@ static json_t *frames_message(const lb_clip *clip) {
                      "of_frame", of_frame, "index", index, "time_s", time_s);
 }
 
-static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool keep, const lb_engine_question *questions,
-                             int n) {
+static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool keep, double left_s,
+                             const lb_engine_question *questions, int n) {
     json_t *counts = json_array(), *list = json_array();
     for (int i = 0; clip->frames && i < clip->frames->n_frames; i++)
         append(&counts, json_integer(clip->tiles_per_frame[i]));
@@ -308,10 +309,10 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool kee
                                 texts(q->choices, q->n_choices), "wanted", (int)q->wanted, "dump_dir",
                                 lb_wire_bytes(q->dump_dir)));
     }
-    return json_pack("{s:s, s:o, s:i, s:b, s:o, s:o, s:o, s:o}", "type", "video", "path", lb_wire_bytes(clip->path),
-                     "n_seen_frames", clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep", (int)keep, "dump_dir",
-                     lb_wire_bytes(dump_dir), "tiles_per_frame", counts, "frames",
-                     clip->resized.data ? frames_message(clip) : json_null(), "questions", list);
+    return json_pack("{s:s, s:o, s:i, s:b, s:f, s:o, s:o, s:o, s:o}", "type", "video", "path",
+                     lb_wire_bytes(clip->path), "n_seen_frames", clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep",
+                     (int)keep, "left_s", left_s, "dump_dir", lb_wire_bytes(dump_dir), "tiles_per_frame", counts,
+                     "frames", clip->resized.data ? frames_message(clip) : json_null(), "questions", list);
 }
 
 static int read_floats(const json_t *array, float *values) {
@@ -339,6 +340,10 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
         .prompt_s = json_number_value(json_object_get(m, "prompt_s")),
         .generate_s = json_number_value(json_object_get(m, "generate_s")),
         .n_empty = (int)json_integer_value(json_object_get(m, "n_empty")),
+        .elapsed_s = json_number_value(json_object_get(m, "elapsed_s")),
+        .n_frames = (int)json_integer_value(json_object_get(m, "n_frames")),
+        .max_crops = (int)json_integer_value(json_object_get(m, "max_crops")),
+        .cut = json_is_true(json_object_get(m, "cut")),
     };
     if (read_floats(json_object_get(m, "letter_logits"), logits) > 0)
         r.letter_logits = logits;
@@ -349,7 +354,7 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
     free(text);
 }
 
-lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
+lb_status lb_child_answer(lb_child *child, const lb_clip *clip, double left_s, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
                           void *user, int *seen, const atomic_bool *cancel, lb_error *error) {
     lb_wire_fds passed = {1, {clip->seen_fd >= 0 ? clip->seen_fd : clip->tiles_fd}};
@@ -357,8 +362,8 @@ lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip
         *seen = -1;
     if (clip->resized.data)
         passed = (lb_wire_fds){3, {clip->tiles_fd, clip->frames->fd, clip->resized_fd}};
-    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, seen != NULL, questions, n), &passed, error) !=
-        LB_STATUS_OK)
+    if (lb_wire_send(child->fd, video_message(clip, clip_dump_dir, seen != NULL, left_s, questions, n), &passed,
+                     error) != LB_STATUS_OK)
         return bury(child, error);
     bool stopping = false;
     for (;;) {

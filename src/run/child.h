@@ -68,10 +68,11 @@ lb_status lb_child_memory(lb_child *child, const atomic_bool *cancel, char **tex
 lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **child, lb_error *error);
 const lb_child_state *lb_child_get_state(const lb_child *child);
 
-/* Answers a video's questions, as lb_engine_answer does. Returns OK when the child went through all of them (each with
- * its own status) or was stopped; seen: becomes a descriptor of what the models saw (lb_sight_write's, the caller's),
- * or -1; NULL: not wanted. CHILD_DIED with the cause when it died on the way: replies until then count. */
-lb_status lb_child_answer(lb_child *child, const lb_clip *clip, const char *clip_dump_dir,
+/* Answers a video's questions, as lb_engine_answer does. left_s: see lb_engine_clip. Returns OK when the child went
+ * through all of them (each with its own status) or was stopped; seen: becomes a descriptor of what the models saw
+ * (lb_sight_write's, the caller's), or -1; NULL: not wanted. CHILD_DIED with the cause when it died on the way: replies
+ * until then count. */
+lb_status lb_child_answer(lb_child *child, const lb_clip *clip, double left_s, const char *clip_dump_dir,
                           const lb_engine_question *questions, int n, void (*reply)(const lb_engine_reply *, void *),
                           void *user, int *seen, const atomic_bool *cancel, lb_error *error);
 

@@ -72,6 +72,7 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.ram_bytes = (size_t)json_integer_value(json_object_get(m, "ram_bytes"));
     p.cache_bytes = (size_t)json_integer_value(json_object_get(m, "cache_bytes"));
     p.weight_bits = (int)json_integer_value(json_object_get(m, "weight_bits"));
+    p.deadlines = json_is_true(json_object_get(m, "deadlines"));
     return p;
 }
 
@@ -157,15 +158,16 @@ static void send_seen(video *v) {
 static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
     int n_choices = v->questions[r->question].n_choices;
-    send_message(v->server,
-                 json_pack("{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f, s:f, s:i}",
-                           "type", "reply", "question", r->question, "status", (int)r->status, "message",
-                           lb_wire_bytes(r->message), "letter", r->letter, "fallback", (int)r->fallback, "text",
-                           r->text, "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
-                           r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
-                           "letter_probabilities", floats(r->letter_probabilities, n_choices), "detect_s", r->detect_s,
-                           "encode_s", r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s, "n_empty",
-                           r->n_empty));
+    send_message(
+        v->server,
+        json_pack(
+            "{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f, s:f, s:i, s:f, s:i, s:i, s:b}",
+            "type", "reply", "question", r->question, "status", (int)r->status, "message", lb_wire_bytes(r->message),
+            "letter", r->letter, "fallback", (int)r->fallback, "text", r->text, "prompt", r->prompt, "n_prompt_tokens",
+            r->n_prompt_tokens, "n_new_tokens", r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
+            "letter_probabilities", floats(r->letter_probabilities, n_choices), "detect_s", r->detect_s, "encode_s",
+            r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s, "n_empty", r->n_empty, "elapsed_s",
+            r->elapsed_s, "n_frames", r->n_frames, "max_crops", r->max_crops, "cut", (int)r->cut));
 }
 
 static bool keep_going(void *user) {
@@ -318,6 +320,7 @@ static bool read_video(received *r, const json_t *m, const lb_wire_fds *passed) 
                                .tiles_per_frame = read_ints(counts),
                                .tiles = r->map[0].data,
                                .dump_dir = r->folders[r->n]};
+    r->clip.left_s = json_number_value(json_object_get(m, "left_s"));
     const int n_seen_frames = (int)json_integer_value(json_object_get(m, "n_seen_frames"));
     if (n_seen_frames > 0) { /* an entry of the cache, and nothing else */
         r->clip.n_frames = n_seen_frames;

@@ -3,6 +3,7 @@
 #include "answer/text.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "run/dialogue.h"
 #include "run/planner.h"
 #include "vlm/quantize.h"
@@ -138,6 +139,8 @@ lb_status lb_engine_open(const lb_engine_params *params, const lb_plan *plan, lb
         status = take_plan(engine, plan, error);
     if (status == LB_STATUS_OK)
         status = load(engine, error);
+    if (status == LB_STATUS_OK && params->deadlines)
+        status = lb_engine_measure_pace(engine, params->work, error);
     if (status != LB_STATUS_OK)
         lb_engine_free(engine);
     else
@@ -187,8 +190,16 @@ static lb_status see(lb_session *s, lb_sight **kept, lb_error *error) {
     }
     if (clip->seen)
         return lb_sight_read(s->engine->vlm, clip->seen, clip->n_seen, clip->n_frames, &s->sight, error);
-    lb_status status = lb_session_detect(s, error);
-    return status == LB_STATUS_OK ? lb_session_encode(s, error) : status;
+    lb_status status = lb_session_hurry(s, error);
+    if (status == LB_STATUS_OK && (s->max_crops > 0 || s->clip->left_s == 0))
+        status = lb_session_detect(s, error);
+    if (status == LB_STATUS_OK)
+        status = lb_session_hurry_crops(s, error);
+    if (status == LB_STATUS_OK)
+        status = lb_session_encode(s, error);
+    if (status == LB_STATUS_OK)
+        lb_session_note_sight(s);
+    return status;
 }
 
 static void free_kept(void *value) {
@@ -228,13 +239,20 @@ static void *show(void *user) {
 
 void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_engine_question *questions, int n,
                       lb_engine_callbacks callbacks) {
-    lb_session s = {.engine = engine, .clip = clip, .questions = questions, .n = n, .callbacks = callbacks};
+    lb_session s = {.engine = engine,
+                    .clip = clip,
+                    .questions = questions,
+                    .n = n,
+                    .callbacks = callbacks,
+                    .start_s = lb_now_s(),
+                    .max_crops = engine->find ? engine->params.max_detections : 0};
     lb_error error = {0};
     lb_sight *kept;
     pthread_t shower;
     lb_status status = see(&s, &kept, &error);
+    s.shared_s = lb_now_s() - s.start_s;
     const bool shown = status == LB_STATUS_OK && callbacks.seen && s.sight.pictures && !kept && !clip->seen &&
-                       pthread_create(&shower, NULL, show, &s) == 0;
+                       !s.hurried && pthread_create(&shower, NULL, show, &s) == 0;
     s.batch_size = engine->params.reuse ? lb_vlm_get_info(engine->vlm)->n_parallel : 1;
     if (status == LB_STATUS_OK && s.sight.pictures && engine->params.reuse)
         lb_session_find_prefix(&s);
@@ -242,6 +260,7 @@ void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_en
         if (callbacks.keep_going && !callbacks.keep_going(callbacks.user))
             break;
         int m = n - first < s.batch_size ? n - first : s.batch_size;
+        s.batch_start_s = lb_now_s();
         if (status == LB_STATUS_OK)
             lb_session_answer_batch(&s, first, m);
         else
@@ -250,6 +269,7 @@ void lb_engine_answer(lb_engine *engine, const lb_engine_clip *clip, const lb_en
     if (shown)
         pthread_join(shower, NULL);
     lb_session_free(&s);
+    lb_session_hurry_end(&s);
     if (kept)
         lb_cache_release(engine->params.cache, kept);
     else

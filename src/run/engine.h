@@ -61,8 +61,9 @@ typedef struct lb_engine_params {
     int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
                                           0: no limit */
-    size_t cache_bytes;    /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
-    struct lb_tokenizer *tokenizer;    /* NULL (default), or the model's, opened already */
+    size_t cache_bytes;             /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */
+    struct lb_tokenizer *tokenizer; /* NULL (default), or the model's, opened already */
+    bool deadlines;        /* clips will come with left_s: speeds are measured when the engine opens; default false */
     const char *cache_dir; /* for quantized weights; NULL: beside the model, or the user's cache folder */
 } lb_engine_params;
 
@@ -103,6 +104,8 @@ typedef struct lb_engine_clip {
     const void *seen;     /* [n_seen] what was kept of it before, as lb_sight_write writes it: of the rest only n_frames
                              is read then. NULL: none */
     size_t n_seen;
+    double left_s; /* what there is of time, from the call to each question's answer as if it were the only one; frames
+                      and crops are left out, and a long text is cut, to keep to it. 0: no deadline. Never negative */
 } lb_engine_clip;
 
 /* What became of one question. Strings are good during the callback. */
@@ -120,6 +123,10 @@ typedef struct lb_engine_reply {
     double detect_s, encode_s;         /* of the video */
     double prompt_s, generate_s;       /* this question's share */
     int n_empty;                       /* the video's boxes without area, which were left out */
+    double elapsed_s;                  /* from the call to this reply, other batches' time not counted */
+    int n_frames;                      /* that were looked at */
+    int max_crops; /* a frame's, that were let in; 0 in a clip with a deadline: the detector was not asked */
+    bool cut;      /* the text ended for want of time */
 } lb_engine_reply;
 
 typedef struct lb_engine_callbacks {

@@ -81,6 +81,11 @@ void lb_session_free(lb_session *s) {
     free(s->prefix);
 }
 
+/* As if the batch were the video's only one. */
+static double elapsed_s(const lb_session *s) {
+    return s->shared_s + (s->batch_start_s > 0 ? lb_now_s() - s->batch_start_s : 0);
+}
+
 static void reply_error(const lb_session *s, const item *it, const lb_error *error) {
     lb_engine_reply reply = {.question = it->question,
                              .status = error->status,
@@ -91,7 +96,10 @@ static void reply_error(const lb_session *s, const item *it, const lb_error *err
                              .n_prompt_tokens = (int)it->tokens.n,
                              .detect_s = s->sight.detect_s,
                              .encode_s = s->sight.encode_s,
-                             .n_empty = s->sight.findings.n_empty};
+                             .n_empty = s->sight.findings.n_empty,
+                             .elapsed_s = elapsed_s(s),
+                             .n_frames = s->clip->n_frames,
+                             .max_crops = s->max_crops};
     s->callbacks.reply(&reply, s->callbacks.user);
 }
 
@@ -213,10 +221,35 @@ static void reply_answer(const lb_session *s, const item *it, const lb_vlm_reply
                                  .encode_s = s->sight.encode_s,
                                  .n_empty = s->sight.findings.n_empty,
                                  .prompt_s = prompt_s,
-                                 .generate_s = generate_s};
+                                 .generate_s = generate_s,
+                                 .elapsed_s = elapsed_s(s),
+                                 .n_frames = s->clip->n_frames,
+                                 .max_crops = s->max_crops,
+                                 .cut = got->cut};
         s->callbacks.reply(&reply, s->callbacks.user);
     }
     free(text);
+}
+
+static void note_pace(lb_session *s, const lb_vlm_ask *asks, int n_asks, const lb_vlm_reply *replies, double prompt_s,
+                      double generate_s) {
+    lb_pace *pace = &s->engine->pace;
+    const int n_pictures = s->sight.n_tiles * lb_vlm_get_info(s->engine->vlm)->tokens_per_tile;
+    int n = s->n_prefix, written = 0; /* tokens */
+    for (int i = 0; i < n_asks; i++) {
+        n += asks[i].n_tokens - s->n_prefix;
+        written = replies[i].n_tokens > written ? replies[i].n_tokens : written;
+    }
+    const int text = s->n_prefix > 0 ? n - n_pictures : n - n_asks * n_pictures;
+    if (!s->prefix_noted || s->n_prefix == 0)
+        lb_pace_note(&pace->prompt_s, prompt_s / n);
+    s->prefix_noted = true;
+    if (written > 0)
+        lb_pace_note(&pace->generate_s, generate_s / written);
+    if (written > pace->new_tokens)
+        pace->new_tokens = written;
+    if (text > pace->text_tokens)
+        pace->text_tokens = text;
 }
 
 /* prompt_s: with the prefix, where that had to be evaluated. */
@@ -234,6 +267,8 @@ static lb_status ask_together(lb_session *s, const lb_vlm_ask *asks, int n_asks,
         lb_log(LB_LOG_INFO, "vlm", "questions=%d prefix_s=%.3f prompt_s=%.3f generate_s=%.3f", n_asks, prefix_s,
                *prompt_s, *generate_s);
     *prompt_s += prefix_s;
+    if (status == LB_STATUS_OK)
+        note_pace(s, asks, n_asks, replies, *prompt_s, *generate_s);
     return status;
 }
 
@@ -246,12 +281,16 @@ static void evaluate(lb_session *s, item *items, int n) {
     lb_vlm_reply replies[n];
     int place[n], n_asks = 0;
     int64_t cells = s->n_prefix;
+    const double until_s = s->clip->left_s > 0 ? s->batch_start_s - s->shared_s + s->clip->left_s : 0;
     for (int i = 0; i < n; i++) {
         if (items[i].error.status != LB_STATUS_OK)
             continue;
         int n_tokens = (int)items[i].tokens.n, room = info->n_ctx_train - n_tokens;
         int n_new = engine->params.letter_only ? 0 : engine->params.max_new_tokens;
-        asks[n_asks] = (lb_vlm_ask){items[i].tokens.id, n_tokens, n_new < room ? n_new : room};
+        asks[n_asks] = (lb_vlm_ask){.tokens = items[i].tokens.id,
+                                    .n_tokens = n_tokens,
+                                    .n_new_max = n_new < room ? n_new : room,
+                                    .until_s = until_s};
         cells += n_tokens - s->n_prefix + asks[n_asks].n_new_max;
         place[n_asks++] = i;
     }

@@ -5,6 +5,7 @@
 
 #include "answer/prompt.h"
 #include "run/engine.h"
+#include "run/pace.h"
 #include "run/sight.h"
 #include "vlm/tokenizer.h"
 
@@ -24,6 +25,7 @@ struct lb_engine {
     int32_t letter_token[LB_CHOICES_MAX]; /* "A", "B" ... as the first token of an answer */
     size_t vlm_allocated, vlm_reserved;   /* before the detector was loaded */
     bool said_not_shared;
+    lb_pace pace; /* with deadlines alone */
 };
 
 /* One call of lb_engine_answer. */
@@ -40,6 +42,15 @@ typedef struct lb_session {
     int32_t *prefix;
     int n_prefix;
     int batch_size;
+    /* engine_deadline.c; of a clip with left_s alone */
+    double start_s, shared_s; /* when the call began; how long it took to what the questions share */
+    double batch_start_s;     /* of the batch that is being answered */
+    bool hurried;             /* frames or crops are left out */
+    bool prefix_noted;
+    int max_crops;       /* a frame's, that were let in */
+    lb_engine_clip thin; /* clip, where frames are left out */
+    void *thin_memory[4];
+    size_t thin_bytes;
 } lb_session;
 
 /* Before a plan is made, and before anything is opened. Errors: INVALID_ARGUMENT (the system message is not UTF-8). */
@@ -52,6 +63,15 @@ void lb_engine_phase(lb_engine *engine, lb_phase phase);
 lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_template *prompt_template,
                                  const char *system, const lb_engine_params *params, const char *longest_text,
                                  int *text_tokens, int *question_tokens, lb_error *error);
+
+/* How fast the models are, for the first video's deadline. work: for the size of its frames; may be NULL. */
+lb_status lb_engine_measure_pace(lb_engine *engine, const lb_engine_work *work, lb_error *error);
+
+/* Before "detect": leaves out what there is no time for. Between "detect" and "encode": crops alone. */
+lb_status lb_session_hurry(lb_session *s, lb_error *error);
+lb_status lb_session_hurry_crops(lb_session *s, lb_error *error);
+void lb_session_note_sight(lb_session *s); /* after "encode" */
+void lb_session_hurry_end(lb_session *s);
 
 /* Phase "detect": the detector over the clip's frames, its boxes cut to what is kept. Without a detector nothing is
  * done. Errors: those of lb_findings_make. */

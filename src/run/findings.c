@@ -95,6 +95,22 @@ lb_status lb_findings_make(lb_find *find, const lb_resized *resized, int n_frame
     return status;
 }
 
+lb_status lb_findings_cut(lb_findings *findings, const lb_labels *labels, int n_max, lb_error *error) {
+    findings->n_boxes = 0;
+    for (int i = 0; i < findings->n_frames; i++) {
+        lb_detections *d = &findings->frame[i];
+        if (d->n > n_max) {
+            keep_first(d, n_max);
+            free(findings->text[i]);
+            findings->text[i] = d->n > 0 ? describe(d, labels) : NULL;
+            if (d->n > 0 && !findings->text[i])
+                return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the detections");
+        }
+        findings->n_boxes += d->n;
+    }
+    return LB_STATUS_OK;
+}
+
 void lb_findings_free(lb_findings *findings) {
     for (int i = 0; i < findings->n_frames; i++) {
         if (findings->frame)

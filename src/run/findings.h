@@ -32,6 +32,8 @@ typedef struct lb_findings {
 /* n_frames, width and height: of the frames as decoded. Errors: those of lb_find_run; findings is zero then. */
 lb_status lb_findings_make(lb_find *find, const lb_resized *resized, int n_frames, int width, int height,
                            int max_detections, lb_findings *findings, lb_error *error);
+/* Keeps the first n_max of each frame, and says so in its text. Errors: OUT_OF_MEMORY. */
+lb_status lb_findings_cut(lb_findings *findings, const lb_labels *labels, int n_max, lb_error *error);
 void lb_findings_free(lb_findings *findings); /* zeroes it; a zeroed one is allowed */
 
 /* One frame as an object of design.md's detections.json; NULL: no memory. */

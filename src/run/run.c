@@ -40,7 +40,14 @@ static void store(lb_run *r, lb_journal_record *record) {
     record->video_path = q->video_path ? q->video_path : "";
     record->n_choices = q->n_choices;
     record->truth = q->answer;
-    record->adapted = r->child && r->work ? lb_child_get_state(r->child)->adapted : NULL;
+    const char *fitted = r->child && r->work ? lb_child_get_state(r->child)->adapted : NULL;
+    char both[1024];
+    if (fitted && *fitted && record->adapted) {
+        snprintf(both, sizeof both, "%s; %s", fitted, record->adapted);
+        record->adapted = both;
+    } else if (!record->adapted) {
+        record->adapted = fitted && *fitted ? fitted : NULL;
+    }
     record->device_bytes = r->child ? (int64_t)lb_child_get_state(r->child)->reserved_bytes : -1;
     r->journal_status = lb_journal_append(r->journal, record, &r->journal_error);
     if (r->journal_status != LB_STATUS_OK)
@@ -80,6 +87,7 @@ typedef struct group_state {
     bool smallest; /* no smaller plan is left to try it with */
     bool kept;     /* what the models saw went into the cache's folder */
     int n_empty;   /* the video's boxes without area */
+    double lost_s; /* with engines that died of it */
 } group_state;
 
 bool lb_run_can_retry(const lb_run *r) {
@@ -88,6 +96,53 @@ bool lb_run_can_retry(const lb_run *r) {
 
 static bool can_shrink(const group_state *g) {
     return !g->smallest && lb_run_can_retry(g->run);
+}
+
+/* Of a question's time, what was spent before this engine had its video. */
+static double before_engine_s(const group_state *g) {
+    const lb_frames *frames = g->clip->frames;
+    return g->lost_s + (frames ? frames->decode_time_s + g->clip->tile_time_s : 0);
+}
+
+/* What the deadline did to an answer, and whether it came in time; "": nothing. */
+static void describe_haste(group_state *g, const lb_engine_reply *reply, double elapsed_s, char *text, size_t n) {
+    const lb_run_params *p = g->run->params;
+    lb_run_result *result = g->run->result;
+    const int n_frames = p->clip.frames.n_frames, most = p->child.engine.max_detections;
+    text[0] = 0;
+    if (elapsed_s > result->slowest_s)
+        result->slowest_s = elapsed_s;
+    if (p->deadline_s == 0 || reply->status != LB_STATUS_OK)
+        return;
+    FILE *out = fmemopen(text, n, "w");
+    if (!out)
+        return;
+    const char *sep = "";
+    fprintf(out, "--deadline %gs: ", p->deadline_s);
+    if (reply->n_frames < n_frames) {
+        fprintf(out, "%d of %d frames", reply->n_frames, n_frames);
+        sep = ", ";
+    }
+    if (p->child.engine.detector_path && reply->max_crops == 0) {
+        fprintf(out, "%swithout the detector", sep);
+        sep = ", ";
+    } else if (p->child.engine.detector_path && reply->max_crops < most) {
+        fprintf(out, "%s%d of %d crops a frame", sep, reply->max_crops, most);
+        sep = ", ";
+    }
+    if (reply->cut) {
+        fprintf(out, "%stext ended after %d tokens", sep, reply->n_new_tokens);
+        sep = ", ";
+    }
+    result->n_hurried += *sep != 0;
+    const bool late = elapsed_s > p->deadline_s;
+    result->n_late += late;
+    if (late)
+        fprintf(out, "%sit took %.1f s", sep, elapsed_s);
+    const bool nothing = !*sep && !late;
+    fclose(out);
+    if (nothing)
+        text[0] = 0;
 }
 
 static void take_reply(const lb_engine_reply *reply, void *user) {
@@ -106,6 +161,9 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     g->n_empty = reply->n_empty;
     bool failed = reply->status != LB_STATUS_OK;
     const double n_sharing = (double)g->group->n_questions;
+    const double elapsed_s = before_engine_s(g) + reply->elapsed_s;
+    char hurried[256];
+    describe_haste(g, reply, elapsed_s, hurried, sizeof hurried);
     lb_journal_record record = {
         .index = (int64_t)g->group->question[place],
         .letter = reply->letter,
@@ -122,6 +180,8 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
         .encode_s = reply->encode_s / n_sharing,
         .prompt_s = reply->prompt_s,
         .generate_s = reply->generate_s,
+        .elapsed_s = elapsed_s,
+        .adapted = hurried[0] ? hurried : NULL,
     };
     store(g->run, &record);
 }
@@ -191,6 +251,18 @@ static lb_status start_fitting(group_state *g, lb_error *error) {
     }
 }
 
+/* What the deadline leaves of a question's time; 0: there is none. What is over already is still a little: the engine
+ * answers from as little as it can. */
+static double left_s(const group_state *g) {
+    const double deadline_s = g->run->params->deadline_s, left = deadline_s - before_engine_s(g);
+    return deadline_s == 0 ? 0 : left > 1e-3 ? left : 1e-3;
+}
+
+/* All of its frames were read. */
+static bool is_whole(const group_state *g) {
+    return g->clip->frames && g->clip->frames->n_frames == g->run->params->clip.frames.n_frames;
+}
+
 /* Has one child answer what is wanted; OK: each has its answer, or the run was cancelled. */
 static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error) {
     lb_run *r = g->run;
@@ -200,12 +272,15 @@ static lb_status ask_child(group_state *g, const char *dump_dir, lb_error *error
             return status;
         g->starved = false;
         int seen = -1;
-        status =
-            lb_child_answer(r->child, g->clip, dump_dir, g->questions + g->first, (int)g->n, take_reply, g,
-                            r->sights && g->clip->seen_fd < 0 && !g->kept ? &seen : NULL, r->params->cancel, error);
+        const double start_s = lb_now_s();
+        status = lb_child_answer(r->child, g->clip, left_s(g), dump_dir, g->questions + g->first, (int)g->n, take_reply,
+                                 g, r->sights && g->clip->seen_fd < 0 && !g->kept && is_whole(g) ? &seen : NULL,
+                                 r->params->cancel, error);
         if (seen >= 0)
             lb_sights_keep(r->sights, g->clip->content.sha256, lb_child_get_state(r->child)->vision, seen);
         g->kept |= seen >= 0;
+        if (status != LB_STATUS_OK || g->starved)
+            g->lost_s += lb_now_s() - start_s;
         if (status == LB_STATUS_OK && g->starved)
             status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s", r->last_death.message);
         if (status == LB_STATUS_OK)
@@ -382,6 +457,8 @@ static lb_status answer_all(lb_run *r, lb_error *error) {
             params.clip.tile_size = engine->image_size;
             params.clip.shortest_edge = engine->shortest_edge;
             params.clip.longest_edge = engine->longest_edge;
+            /* half of the time for reading; the models make do with what is left */
+            params.clip.frames.enough_s = p->deadline_s / 2;
             params.sights = p->dump ? NULL : r->sights; /* a dump needs the frames */
             status = lb_prefetch_start(paths, n, &params, &prefetch, error);
         }

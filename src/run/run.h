@@ -32,6 +32,8 @@ typedef struct lb_run_params {
     lb_clip_params clip;     /* tile_size is taken from the model */
     int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
     lb_child_params child;
+    double
+        deadline_s; /* a question's, from its path to its answer; 0: none. child.engine.deadlines must be set with it */
     size_t cache_dir_limit;    /* of what child.engine.cache_dir keeps of videos; default 20 GiB */
     bool planned;              /* make a memory plan first and keep to it (child.engine.vram, allow, ...) */
     const atomic_bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
@@ -46,6 +48,9 @@ typedef struct lb_run_result {
     size_t n_videos, n_children; /* videos asked about; engine processes used */
     size_t n_cached; /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
     size_t n_empty;  /* detector's boxes without area, which were left out */
+    size_t n_late,
+        n_hurried;    /* answers after the deadline; from fewer frames or crops, or with less text, for its sake */
+    double slowest_s; /* of all that were asked: lb_journal_record.elapsed_s */
     bool interrupted;
     double seconds; /* without loading the models */
     lb_child_state engine;

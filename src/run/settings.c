@@ -134,6 +134,7 @@ lb_status lb_settings_collect(lb_settings *settings, const lb_run_params *params
     lb_settings_add(settings, LB_SETTING_BINDS, "num_frames", "--num-frames", "%d", f->n_frames);
     add_second(settings, "from", "--from", f->bounded ? f->from_s : -INFINITY);
     add_second(settings, "to", "--to", f->bounded ? f->to_s : INFINITY);
+    add_second(settings, "deadline", "--deadline", params->deadline_s > 0 ? params->deadline_s : INFINITY);
     lb_settings_add(settings, LB_SETTING_BINDS, "max_tiles", "--max-tiles", "%d", params->clip.max_tiles);
     lb_settings_add(settings, LB_SETTING_BINDS, "max_new_tokens", "--max-new-tokens", "%d", e->max_new_tokens);
     lb_settings_add(settings, LB_SETTING_BINDS, "answer", "--answer", "%s", e->letter_only ? "letter" : "generate");

@@ -171,10 +171,13 @@ lb_status lb_decoder_died(lb_decoder *d, lb_error *error) {
 
 lb_status lb_decoder_run(int fd, const char *path, const lb_frames_params *params, lb_frames *frames, lb_error *error) {
     struct stat st;
-    lb_decoder d = {.socket = -1, .file_bytes = fstat(fd, &st) ? 0 : st.st_size};
+    lb_decoder d = {.socket = -1, .start_s = lb_now_s(), .file_bytes = fstat(fd, &st) ? 0 : st.st_size};
     lb_status status = start(&d, fd, frames->fd, params->decoder_path, error);
     if (status == LB_STATUS_OK)
         status = lb_decoder_converse(&d, path, params, frames, error);
-    stop(&d, status == LB_STATUS_OK && !params->header_only ? EXIT_GRACE_MS : 0);
+    const bool whole = status == LB_STATUS_OK && !params->header_only && d.there[frames->n_frames - 1];
+    stop(&d, whole ? EXIT_GRACE_MS : 0);
+    if (status == LB_STATUS_OK && !params->header_only && params->enough_s > 0)
+        status = lb_frames_keep(frames, d.there, error); /* now that nobody writes there any more */
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef LB_VIDEO_CLIENT_INTERNAL_H
 #define LB_VIDEO_CLIENT_INTERNAL_H
 
+#include "video/protocol.h"
 #include "video/video_internal.h"
 
 #include <limits.h>
@@ -10,8 +11,10 @@
 typedef struct lb_decoder {
     pid_t pid; /* also its process group; 0: none */
     int socket;
-    int64_t file_bytes; /* of the video */
-    int32_t cpu_s;      /* what it was allowed */
+    int64_t file_bytes;               /* of the video */
+    int32_t cpu_s;                    /* what it was allowed */
+    double start_s;                   /* when reading began, as lb_now_s */
+    bool there[LB_DECODE_FRAMES_MAX]; /* which slots have their pixels */
     char program[PATH_MAX];
 } lb_decoder;
 

@@ -179,9 +179,46 @@ static lb_status send_go(lb_decoder *d, const lb_frames_params *params, const lb
     if (d->pid > 0 && prlimit(d->pid, RLIMIT_AS, NULL, &now) == 0 && now.rlim_cur <= params->decoder_bytes)
         prlimit(d->pid, RLIMIT_AS, &(struct rlimit){bytes, bytes}, NULL);
     lb_decode_go go = {.magic = LB_DECODE_MAGIC, .version = LB_DECODE_VERSION, .n_frames = frames->n_frames};
+    /* of what the decoder takes for one frame nothing is known before it has taken it: a limit that is over, too, gives
+     * one */
+    if (params->enough_s > 0)
+        go.limit_s = fmax(params->enough_s - (lb_now_s() - d->start_s), 1e-6);
     const size_t index_bytes = (size_t)frames->n_frames * sizeof *go.index;
     memcpy(go.index, frames->index, index_bytes);
     return send_all(d, &go, offsetof(lb_decode_go, index) + index_bytes, error);
+}
+
+/* Slots come in order, since the indices ascend; where there is a limit, some are left out, and a decoder that does not
+ * keep to it is not waited for once there is a frame. */
+static lb_status receive_frames(lb_decoder *d, const lb_frames_params *params, lb_frames *frames, lb_error *error) {
+    enum { LATE_PERCENT = 10 };
+    const double enough_s = d->start_s + params->enough_s * (1 + LATE_PERCENT / 100.0);
+    const bool limited = params->enough_s > 0;
+    lb_decode_reply reply = {0};
+    lb_status status = LB_STATUS_OK;
+    int n = 0, next = 0; /* there; the least slot that may come */
+    for (;;) {
+        char what[40];
+        snprintf(what, sizeof what, "frame %d of %d", next + 1, frames->n_frames);
+        patience p = patience_for(params, params->timeout_s, next < frames->n_frames ? what : "its last word");
+        const bool hurries = limited && n > 0 && enough_s < p.until_s;
+        if (hurries)
+            p.until_s = enough_s;
+        status = receive(d, &p, &reply, error);
+        if (hurries && status == LB_STATUS_TIMEOUT)
+            return LB_STATUS_OK;
+        if (status != LB_STATUS_OK)
+            return status;
+        if (reply.kind == LB_DECODE_DONE && n > 0 && (limited || n == frames->n_frames))
+            return LB_STATUS_OK;
+        if (reply.kind != LB_DECODE_FRAME || reply.slot < next || reply.slot >= frames->n_frames ||
+            (!limited && reply.slot != next) || !isfinite(reply.time_s))
+            return out_of_turn(&reply, error);
+        d->there[reply.slot] = true;
+        frames->time_s[reply.slot] = reply.time_s;
+        next = reply.slot + 1;
+        n++;
+    }
 }
 
 lb_status lb_decoder_converse(lb_decoder *d, const char *path, const lb_frames_params *params, lb_frames *frames,
@@ -201,18 +238,5 @@ lb_status lb_decoder_converse(lb_decoder *d, const char *path, const lb_frames_p
         (status = lb_frames_map(frames, reply.width, reply.height, params, false, error)) != LB_STATUS_OK ||
         (status = send_go(d, params, frames, error)) != LB_STATUS_OK)
         return status;
-    for (int i = 0; i < frames->n_frames; i++) { /* slots come in order, since the indices ascend */
-        char what[40];
-        snprintf(what, sizeof what, "frame %d of %d", i + 1, frames->n_frames);
-        const patience p = patience_for(params, params->timeout_s, what);
-        if ((status = receive(d, &p, &reply, error)) != LB_STATUS_OK)
-            return status;
-        if (reply.kind != LB_DECODE_FRAME || reply.slot != i || !isfinite(reply.time_s))
-            return out_of_turn(&reply, error);
-        frames->time_s[i] = reply.time_s;
-    }
-    const patience p = patience_for(params, params->timeout_s, "its last word");
-    if ((status = receive(d, &p, &reply, error)) != LB_STATUS_OK)
-        return status;
-    return reply.kind == LB_DECODE_DONE ? LB_STATUS_OK : out_of_turn(&reply, error);
+    return receive_frames(d, params, frames, error);
 }

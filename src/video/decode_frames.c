@@ -1,5 +1,8 @@
 #include "video/decode.h"
 
+#include "base/time.h"
+#include "video/thin.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +31,11 @@ typedef struct decoding {
     int slot;                  /* first one without pixels; go->index ascends */
     int run_start;             /* packet with which the decoder started afresh */
     int64_t run_outputs;       /* frames that came out since */
-    bool is_timed;             /* index->is_timed, unless the decoder gives other times than the packets' */
-    bool skips;                /* leaves out frames without which the wanted ones can be decoded */
-    bool is_over;              /* the decoder is drained */
+    int64_t n_decoded;         /* frames that came out in all */
+    double start_s;
+    bool is_timed;    /* index->is_timed, unless the decoder gives other times than the packets' */
+    bool skips;       /* leaves out frames without which the wanted ones can be decoded */
+    bool is_over;     /* the decoder is drained */
     bool trust_start; /* the run started at the file's first packet, or has shown frames from where it should */
 } decoding;
 
@@ -152,6 +157,7 @@ static bool advance(decoding *d) {
         const int code = avcodec_receive_frame(d->codec, d->frame);
         if (code == 0) {
             errors = 0;
+            d->n_decoded++;
             lb_decode_progress();
             if (!take(d))
                 return false;
@@ -173,6 +179,24 @@ static void fill_rest(decoding *d) {
         lb_decode_fail(LB_STATUS_FORMAT, "none of the video's %d frames can be decoded", d->index->n);
 }
 
+/* Frames that are decoded for it: from the one before, or from a key packet between. */
+static double cost_of(int from, int to, void *user) {
+    const decoding *d = user;
+    const int64_t here = d->go->index[from], there = d->go->index[to];
+    const int key = d->is_timed ? lb_stream_index_key(d->index, (int)there, 0) : 0;
+    const int64_t start = key > 0 ? d->number_of_packet[key] : 0;
+    return (double)(there - (start > here ? start : here));
+}
+
+/* Passes over the slots that there is no time for. */
+static void leave_out(decoding *d) {
+    if (d->go->limit_s <= 0 || d->slot >= d->go->n_frames || d->n_decoded == 0)
+        return;
+    const double elapsed_s = lb_now_s() - d->start_s;
+    const double left = (d->go->limit_s - elapsed_s) * (double)d->n_decoded / elapsed_s;
+    d->slot = lb_thin_next(d->slot - 1, d->go->n_frames, left, cost_of, d);
+}
+
 void lb_frames_decode(lb_input *input, const lb_stream_index *index, lb_pixels *pixels, int threads,
                       const lb_decode_go *go, uint8_t *out) {
     decoding d = {
@@ -188,6 +212,7 @@ void lb_frames_decode(lb_input *input, const lb_stream_index *index, lb_pixels *
         .is_timed = index->is_timed,
         .number_of_packet = calloc((size_t)index->n, sizeof(int32_t)),
         .run_start = -1,
+        .start_s = lb_now_s(),
     };
     if (!d.packet || !d.frame || !d.last || !d.number_of_packet)
         lb_decode_fail(LB_STATUS_OUT_OF_MEMORY, "no memory for a frame");
@@ -215,5 +240,6 @@ void lb_frames_decode(lb_input *input, const lb_stream_index *index, lb_pixels *
         }
         if (d.is_over)
             fill_rest(&d);
+        leave_out(&d);
     }
 }

@@ -1,7 +1,10 @@
 /* A folder of pictures as a video: frame i is the i-th name in byte order. */
+#include "video/protocol.h"
+#include "video/thin.h"
 #include "video/video_internal.h"
 
 #include "base/error.h"
+#include "base/time.h"
 #include "image/files.h"
 
 #include <dirent.h>
@@ -106,6 +109,11 @@ cleanup:
     return status;
 }
 
+static double one_each(int from, int to, void *user) {
+    (void)from, (void)to, (void)user;
+    return 1;
+}
+
 lb_status lb_pictures_read(const char *path, bool is_folder, const lb_frames_params *params, lb_frames *frames,
                            lb_error *error) {
     name_list list = {0};
@@ -115,11 +123,14 @@ lb_status lb_pictures_read(const char *path, bool is_folder, const lb_frames_par
     frames->n_total = (int64_t)list.n;
     frames->fps = params->image_fps;
     status = lb_frame_indices(frames->n_total, frames->fps, params, frames->index, error);
-    for (int i = 0; i < (params->header_only ? 1 : frames->n_frames) && status == LB_STATUS_OK; i++) {
+    bool there[LB_DECODE_FRAMES_MAX] = {false};
+    const double start_s = lb_now_s();
+    const int n = params->header_only ? 1 : frames->n_frames;
+    for (int i = 0, n_read = 1; i < n && status == LB_STATUS_OK;) {
         frames->time_s[i] = frames->fps > 0 ? (double)frames->index[i] / frames->fps : 0;
         if (params->cancel && *params->cancel) {
             status = lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
-        } else if (i > 0 &&
+        } else if (i > 0 && there[i - 1] &&
                    frames->index[i] == frames->index[i - 1]) { /* the indices ascend: a repeat follows itself */
             const size_t bytes = frames->data_bytes / (size_t)frames->n_frames;
             uint8_t *to = (uint8_t *)frames->data + (size_t)i * bytes;
@@ -127,7 +138,14 @@ lb_status lb_pictures_read(const char *path, bool is_folder, const lb_frames_par
         } else {
             status = read_slot(path, &list, is_folder, i, params, frames, error);
         }
+        there[i] = true;
+        const double elapsed_s = lb_now_s() - start_s;
+        i = params->enough_s > 0
+                ? lb_thin_next(i, n, (params->enough_s - elapsed_s) * n_read++ / elapsed_s, one_each, NULL)
+                : i + 1;
     }
+    if (status == LB_STATUS_OK && !params->header_only)
+        status = lb_frames_keep(frames, there, error);
 
 cleanup:
     name_list_free(&list);

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define LB_DECODE_MAGIC   0x6c62u /* "lb" */
-#define LB_DECODE_VERSION 2u
+#define LB_DECODE_VERSION 3u
 
 enum {
     LB_DECODE_FD_SOCKET = 3, /* this protocol */
@@ -68,6 +68,7 @@ typedef struct lb_decode_reply {
 typedef struct lb_decode_go {
     uint32_t magic, version;
     int32_t n_frames; /* entries of index; only these are sent */
+    double limit_s;   /* > 0: slots are left out (thin.h) so that it takes no longer; the first one never is */
     int64_t index[LB_DECODE_FRAMES_MAX];
 } lb_decode_go;
 

@@ -92,6 +92,30 @@ lb_status lb_frames_map(lb_frames *frames, int width, int height, const lb_frame
     return LB_STATUS_OK;
 }
 
+lb_status lb_frames_keep(lb_frames *frames, const bool *there, lb_error *error) {
+    const size_t bytes = frames->data_bytes / (size_t)frames->n_frames;
+    int n = 0;
+    while (n < frames->n_frames && there[n])
+        n++;
+    if (n == frames->n_frames)
+        return LB_STATUS_OK;
+    uint8_t *to = mmap(NULL, frames->data_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, frames->fd, 0);
+    if (to == MAP_FAILED)
+        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "cannot map %zu bytes of frames: %s", frames->data_bytes,
+                            strerror(errno));
+    for (int i = n + 1; i < frames->n_frames; i++) {
+        if (!there[i])
+            continue;
+        memcpy(to + (size_t)n * bytes, to + (size_t)i * bytes, bytes);
+        frames->index[n] = frames->index[i];
+        frames->time_s[n] = frames->time_s[i];
+        n++;
+    }
+    munmap(to, frames->data_bytes);
+    frames->n_frames = n;
+    return LB_STATUS_OK;
+}
+
 lb_status lb_frames_read(const char *path, const lb_frames_params *params, lb_frames **frames, lb_error *error) {
     *frames = NULL;
     const double t0 = lb_now_s();

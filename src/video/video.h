@@ -30,6 +30,8 @@ typedef struct lb_frames_params {
                                   timeout_s for each thread where that is more */
     size_t decoder_bytes;      /* of address space that the decoder may take beside the frames; default 4 GiB */
     size_t max_bytes;          /* of decoded frames together; default 4 GiB */
+    double enough_s;           /* wall time after which what has been read is enough: frames are left out so that it
+                                  takes no longer (spread evenly; one is read in any case); default 0: all are read */
     double image_fps;          /* rate that a folder of pictures is taken to have; default 1 */
     const char *decoder_path;  /* the lowbeam-decode program; NULL: $LOWBEAM_DECODE, else beside the running program,
                                   else in PATH */
@@ -44,7 +46,8 @@ typedef struct lb_frames_params {
 lb_frames_params lb_frames_default_params(void);
 
 typedef struct lb_frames {
-    int n_frames, width, height; /* all frames of one video have one size, rotation applied */
+    int n_frames, width, height; /* n_frames: fewer than asked only because of enough_s; all frames of one video have
+                                    one size, rotation applied */
     int64_t n_total;             /* frames in the video (as decord's len()), or pictures in the folder */
     double fps;                  /* average rate, as decord's get_avg_fps(); 0 when unknown */
     const uint8_t *data;         /* [n_frames][height][width][3] RGB; read only */

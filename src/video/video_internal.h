@@ -16,6 +16,9 @@ lb_status lb_frames_new(int n_frames, lb_frames **frames, lb_error *error);
 lb_status lb_frames_map(lb_frames *frames, int width, int height, const lb_frames_params *params, bool writable,
                         lb_error *error);
 
+/* Leaves those frames alone whose pixels are there: [n_frames]. The memory keeps its size. Errors: OUT_OF_MEMORY. */
+lb_status lb_frames_keep(lb_frames *frames, const bool *there, lb_error *error);
+
 /* From a video file by lowbeam-decode. fd: the open file; frames as lb_frames_new made it. */
 lb_status lb_decoder_run(int fd, const char *path, const lb_frames_params *params, lb_frames *frames, lb_error *error);
 

@@ -220,10 +220,15 @@ static lb_status generate(ask_batch *r, lb_error *error) {
     lb_status status = LB_STATUS_OK;
     for (bool any = true; any && status == LB_STATUS_OK;) {
         any = false;
+        const double now_s = lb_now_s();
         for (int i = 0; i < r->n && status == LB_STATUS_OK; i++) {
             dialogue *t = &r->dialogues[i];
             if (t->done)
                 continue;
+            if (r->asks[i].until_s > 0 && now_s > r->asks[i].until_s) {
+                r->replies[i].cut = t->done = true;
+                continue;
+            }
             any = true;
             t->batch_index = r->language->n_batch;
             status = lb_language_push(r->language, t->next, NULL, t->n_past++, i + 1, true, error);

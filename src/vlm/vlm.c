@@ -212,8 +212,8 @@ lb_status lb_vlm_reserve(lb_vlm *vlm, int n_cells, lb_error *error) {
 lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embeddings *pictures, lb_error *error) {
     double start = lb_now_s();
     lb_ledger_phase(LB_PHASE_PROMPT);
-    lb_status status =
-        lb_language_prefix(vlm->language, tokens, n, pictures->rows.data, pictures->n_rows, pictures->id, error);
+    lb_status status = lb_language_prefix(vlm->language, tokens, n, pictures ? pictures->rows.data : NULL,
+                                          pictures ? pictures->n_rows : 0, pictures ? pictures->id : 0, error);
     double seconds = lb_now_s() - start;
     if (status == LB_STATUS_OK && n > 0)
         lb_log(LB_LOG_INFO, "vlm", "prefix tokens=%d time_s=%.3f tokens_per_s=%.0f", n, seconds, n / seconds);
@@ -224,8 +224,8 @@ lb_status lb_vlm_answer(lb_vlm *vlm, const lb_vlm_ask *asks, int n_asks, const l
                         const int32_t *stop, int n_stop, lb_vlm_reply *replies, double *prompt_s, double *generate_s,
                         lb_error *error) {
     lb_ledger_phase(LB_PHASE_GENERATE);
-    return lb_language_answer(vlm->language, asks, n_asks, pictures->rows.data, pictures->n_rows, stop, n_stop, replies,
-                              prompt_s, generate_s, error);
+    return lb_language_answer(vlm->language, asks, n_asks, pictures ? pictures->rows.data : NULL,
+                              pictures ? pictures->n_rows : 0, stop, n_stop, replies, prompt_s, generate_s, error);
 }
 
 void lb_vlm_reply_free(lb_vlm_reply *reply) {

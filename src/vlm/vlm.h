@@ -113,20 +113,23 @@ void lb_embeddings_free(lb_embeddings *embeddings); /* before lb_vlm_free; its m
 lb_status lb_vlm_reserve(lb_vlm *vlm, int n_cells, lb_error *error);
 
 /* Evaluates tokens as the prefix that the answers to come share, in place of the former one; does nothing when both are
- * the same tokens of the same pictures. n 0 forgets it. Errors: DOES_NOT_FIT (above what was reserved), BACKEND. */
+ * the same tokens of the same pictures. n 0 forgets it. pictures NULL: text alone.
+ * Errors: DOES_NOT_FIT (above what was reserved), BACKEND. */
 lb_status lb_vlm_prefix(lb_vlm *vlm, const int32_t *tokens, int n, const lb_embeddings *pictures, lb_error *error);
 
 typedef struct lb_vlm_ask {
     const int32_t *tokens; /* [n_tokens] the whole prompt; it begins with the prefix, which is not evaluated again */
     int n_tokens;          /* longer than the prefix */
     int n_new_max;         /* most tokens to generate; 0: only the logits of the first */
+    double until_s;        /* of lb_now_s: after it no token is begun but the first; 0: no limit */
 } lb_vlm_ask;
 
 typedef struct lb_vlm_reply {
     int32_t *token; /* [n_tokens] generated, without the stop token; caller frees */
     int n_tokens;
     float *logits; /* [n_vocab] at the first answer token; caller frees */
-    bool stopped;  /* by a stop token (else by n_new_max) */
+    bool stopped;  /* by a stop token (else by n_new_max, or cut) */
+    bool cut;      /* by until_s */
 } lb_vlm_reply;
 
 /* Greedy: the token of the highest logit, the lower id winning. stop: [n_stop] ids that end an answer. All asks go in

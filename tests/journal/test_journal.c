@@ -139,7 +139,7 @@ static void test_store(void **state) {
     lb_journal_close(journal);
     assert_int_equal(count_files(), 1); /* no log is left */
     assert_query("run.db", "PRAGMA journal_mode", "wal");
-    assert_query("run.db", "PRAGMA user_version", "3");
+    assert_query("run.db", "PRAGMA user_version", "4");
     assert_query("run.db", "SELECT group_concat(name || '=' || value) FROM run", "model=x.gguf,num_frames=8");
     assert_query("run.db", "SELECT letter_logits FROM answer", "[1.5,-0.100000001,null,2.9999999e-20]");
     assert_query("run.db", "SELECT json_extract(letter_probabilities, '$[2]') FROM answer", "0.5");

@@ -183,7 +183,7 @@ static void test_no_journal(void **state) {
     assert_open_fails("fifo.db", LB_STATUS_REFUSED, "no regular file");
     sqlite3 *db;
     sqlite3_open("other.db", &db);
-    sqlite3_exec(db, "CREATE TABLE answer (x); PRAGMA user_version = 3", NULL, NULL, NULL);
+    sqlite3_exec(db, "CREATE TABLE answer (x); PRAGMA user_version = 4", NULL, NULL, NULL);
     sqlite3_close(db);
     assert_open_fails("other.db", LB_STATUS_FORMAT, "is no journal");
     lb_journal_close(create("new.db"));
@@ -330,6 +330,7 @@ static void test_jsonl(void **state) {
                                 .n_choices = 3,
                                 .letter_logits = logits,
                                 .generate_s = 0.25,
+                                .elapsed_s = 1.5,
                                 .device_bytes = -1,
                                 .truth = 2,
                                 .adapted = "num_frames=6"};
@@ -350,11 +351,12 @@ static void test_jsonl(void **state) {
     for (const char *at = line; *at; at++) /* one line to whoever counts lines by Unicode's rules, too */
         assert_false(strncmp(at, "\xc2\x85", 2) == 0 || strncmp(at, "\xe2\x80\xa8", 3) == 0);
     assert_non_null(one = json_loads(line, 0, NULL));
-    assert_int_equal(json_object_size(one), 21);
+    assert_int_equal(json_object_size(one), 22);
     assert_string_equal(json_string_value(json_object_get(one, "id")), odd);
     assert_true(json_real_value(json_array_get(json_object_get(one, "letter_logits"), 0)) == 1.5);
     assert_true(json_real_value(json_object_get(one, "generate_s")) == 0.25);
     assert_string_equal(json_string_value(json_object_get(one, "adapted")), "num_frames=6");
+    assert_true(json_real_value(json_object_get(one, "elapsed_s")) == 1.5);
     assert_string_equal(json_string_value(json_object_get(one, "truth")), "C");
     assert_true(json_is_false(json_object_get(one, "fallback")));
     json_decref(one);
