@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a small random InternVL3 as GGUF files, to see lowbeam at work without a published checkpoint.
 
-    make_demo_model.py OUT_DIR --vocab models/ggml-vocab-qwen2.gguf [--seed N]
+    make_demo_model.py OUT_DIR --vocab models/ggml-vocab-qwen2.gguf [--seed N] [--plain-tokens N]
 
 OUT_DIR/demo-llm.gguf and OUT_DIR/demo-mmproj.gguf have the real tokenizer, the real tile size (448 pixels, 256 visual
 tokens) and weights drawn by chance: the answers mean nothing. It always says one of A to D and stops, since four places
@@ -22,6 +22,7 @@ import qwen2_vocab
 N_EMBD, N_FF, N_LAYER, N_HEAD, N_HEAD_KV = 64, 128, 2, 2, 1
 V_EMBD, V_FF, V_LAYER, V_HEAD, SIZE, PATCH = 64, 128, 2, 1, 448, 14
 POOL = 1 << 16
+N_BYTES = 256  # the first tokens of the vocabulary: bytes
 
 
 class Weights:
@@ -50,18 +51,20 @@ def vector(writer, weights, name, n, std, mean=0.0):
     writer.tensor(name, g.F32, [n], weights.normal(n, std, mean).tobytes())
 
 
-def speak_letters(embedding, output):
+def speak_letters(embedding, output, n_vocab, im_end):
     """Place 0 stands in every token, 1 in the letters A to D alone. The output matrix turns the first into large logits
     of the letters and the second into a larger one of <|im_end|>: a letter, then the end."""
     letters = range(32, 36)
-    for token in range(qwen2_vocab.N_VOCAB):
+    for token in range(n_vocab):
         row = token * N_EMBD
         embedding[row:row + 2] = array.array("f", (0, 8) if token in letters else (8, 0))
-        output[row:row + 2] = array.array("f", (60 if token in letters else 0, 60 if token == qwen2_vocab.IM_END else 0))
+        output[row:row + 2] = array.array("f", (60 if token in letters else 0, 60 if token == im_end else 0))
 
 
-def write_llm(path, vocab, weights):
+def write_llm(path, vocab, weights, n_plain):
     writer = g.Writer(path)
+    n_vocab = n_plain + len(qwen2_vocab.ADDED)
+    im_end = qwen2_vocab.IM_END - qwen2_vocab.N_PLAIN + n_plain
     pairs = g.read_pairs(vocab)
     writer.pair("general.architecture", g.STRING, "qwen2")
     writer.pair("general.name", g.STRING, "lowbeam demo, random weights: its answers mean nothing")
@@ -72,24 +75,28 @@ def write_llm(path, vocab, weights):
     writer.pair("qwen2.rope.freq_base", g.FLOAT32, 1e6)
     writer.pair("qwen2.attention.layer_norm_rms_epsilon", g.FLOAT32, 1e-6)
     writer.pair("general.file_type", g.UINT32, 0)
-    tokens = pairs["tokenizer.ggml.tokens"][1][1][:qwen2_vocab.N_PLAIN]
+    tokens = pairs["tokenizer.ggml.tokens"][1][1][:n_plain]
+    merges = pairs["tokenizer.ggml.merges"][1][1]
+    if n_plain < qwen2_vocab.N_PLAIN:  # the bytes come first, then what each merge makes, in their order
+        merges = merges[:n_plain - N_BYTES]
+        assert [merge.replace(" ", "") for merge in merges] == tokens[N_BYTES:]
     tokens += [text for _, (text, _) in sorted(qwen2_vocab.ADDED.items())]
     # Control tokens as llama.cpp's converter marks them: all of this form; the two others are matched in texts.
-    kinds = [1] * qwen2_vocab.N_PLAIN + [4 if "tool_call" in text else 3 for text in tokens[qwen2_vocab.N_PLAIN:]]
+    kinds = [1] * n_plain + [4 if "tool_call" in text else 3 for text in tokens[n_plain:]]
     writer.pair("tokenizer.ggml.model", g.STRING, "gpt2")
     writer.pair("tokenizer.ggml.pre", g.STRING, "qwen2")
     writer.pair("tokenizer.ggml.tokens", g.ARRAY, (g.STRING, tokens))
     writer.pair("tokenizer.ggml.token_type", g.ARRAY, (g.INT32, kinds))
-    writer.pair("tokenizer.ggml.merges", *pairs["tokenizer.ggml.merges"])
-    writer.pair("tokenizer.ggml.eos_token_id", g.UINT32, qwen2_vocab.IM_END)
-    writer.pair("tokenizer.ggml.padding_token_id", g.UINT32, qwen2_vocab.N_PLAIN)
+    writer.pair("tokenizer.ggml.merges", g.ARRAY, (g.STRING, merges))
+    writer.pair("tokenizer.ggml.eos_token_id", g.UINT32, im_end)
+    writer.pair("tokenizer.ggml.padding_token_id", g.UINT32, n_plain)
     writer.pair("tokenizer.ggml.add_bos_token", g.BOOL, False)
 
-    embedding = weights.normal(qwen2_vocab.N_VOCAB * N_EMBD, 1.0)
-    output = weights.normal(qwen2_vocab.N_VOCAB * N_EMBD, 2.0 / math.sqrt(N_EMBD))
-    speak_letters(embedding, output)
-    writer.tensor("token_embd.weight", g.F32, [N_EMBD, qwen2_vocab.N_VOCAB], embedding.tobytes())
-    writer.tensor("output.weight", g.F32, [N_EMBD, qwen2_vocab.N_VOCAB], output.tobytes())
+    embedding = weights.normal(n_vocab * N_EMBD, 1.0)
+    output = weights.normal(n_vocab * N_EMBD, 2.0 / math.sqrt(N_EMBD))
+    speak_letters(embedding, output, n_vocab, im_end)
+    writer.tensor("token_embd.weight", g.F32, [N_EMBD, n_vocab], embedding.tobytes())
+    writer.tensor("output.weight", g.F32, [N_EMBD, n_vocab], output.tobytes())
     vector(writer, weights, "output_norm.weight", N_EMBD, 0.0, 1.0)
     head = N_EMBD // N_HEAD
     for i in range(N_LAYER):
@@ -153,12 +160,16 @@ def write_mmproj(path, weights):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("out"), ap.add_argument("--vocab", required=True), ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--plain-tokens", type=int, default=qwen2_vocab.N_PLAIN, help="the first N of the tokenizer alone: "
+                    "texts become longer, and a model is opened in a fraction of the time (default: all)")
     args = ap.parse_args()
+    if not N_BYTES <= args.plain_tokens <= qwen2_vocab.N_PLAIN:
+        ap.error(f"--plain-tokens: {N_BYTES} to {qwen2_vocab.N_PLAIN}")
     if sys.byteorder != "little":
         sys.exit("make_demo_model.py: writes little-endian files on little-endian machines alone")
     os.makedirs(args.out, exist_ok=True)
     weights = Weights(args.seed)
-    for name, write in (("demo-llm.gguf", lambda path: write_llm(path, args.vocab, weights)),
+    for name, write in (("demo-llm.gguf", lambda path: write_llm(path, args.vocab, weights, args.plain_tokens)),
                         ("demo-mmproj.gguf", lambda path: write_mmproj(path, weights))):
         path = os.path.join(args.out, name)
         write(path + ".part")

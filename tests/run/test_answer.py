@@ -263,11 +263,11 @@ class Dump(harness.Test):
         tokens = array.array("i", data)
         self.assertEqual((dtype, shape), ("<i4", (row["n_prompt_tokens"],)))
         self.assertEqual(tokens.count(-1), n_tiles * TOKENS_PER_TILE)
-        self.assertEqual(tokens[0], qwen2_vocab.IM_START)
-        self.assertEqual(tokens.count(qwen2_vocab.IMG_START), 2)
+        self.assertEqual(tokens[0], harness.token(qwen2_vocab.IM_START))
+        self.assertEqual(tokens.count(harness.token(qwen2_vocab.IMG_START)), 2)
         dtype, shape, data = harness.read_npy(self.path("dump", folder, "logits.npy"))
         logits = floats(data)
-        self.assertEqual((dtype, shape), ("<f4", (qwen2_vocab.N_VOCAB,)))
+        self.assertEqual((dtype, shape), ("<f4", (harness.token(qwen2_vocab.N_VOCAB),)))
         letters = [logits[32 + k] for k in range(4)]  # the vocabulary's "A" to "D"
         for one, other in zip(letters, json.loads(row["letter_logits"])):
             self.assertAlmostEqual(one, other, places=4)
@@ -278,9 +278,9 @@ class Dump(harness.Test):
         self.assertEqual(run.status, 0, run)
         _, _, data = harness.read_npy(self.path("dump", "q", "tokens.npy"))
         tokens = array.array("i", data)
-        self.assertEqual(tokens.count(qwen2_vocab.IMG_START), 1)
-        self.assertEqual(tokens.count(qwen2_vocab.IM_END), 2)
-        self.assertEqual(tokens.count(qwen2_vocab.IMG_CONTEXT), 0)
+        self.assertEqual(tokens.count(harness.token(qwen2_vocab.IMG_START)), 1)
+        self.assertEqual(tokens.count(harness.token(qwen2_vocab.IM_END)), 2)
+        self.assertEqual(tokens.count(harness.token(qwen2_vocab.IMG_CONTEXT)), 0)
 
 
 if __name__ == "__main__":

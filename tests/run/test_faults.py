@@ -121,18 +121,18 @@ class Videos(harness.Test):
         check(self.path("no-decoder"), "no-decoder", "No such file")
 
     def test_prompt_that_does_not_fit(self):
-        model = harness.with_context(harness.model_files()[0], self.path("small.gguf"), 1000)
+        model = harness.with_context(harness.model_files()[0], self.path("small.gguf"), 1300)
         long = {"question": "Một câu hỏi rất dài. " * 400}
         pairs = [("long", "v0", long), ("short", "v0"), ("other", "v1")]
         run = self.answer(self.questions(pairs), model=model)
         self.assertEqual(run.status, 3, run)
-        self.assert_fallback(run, "long", "context 1000", "--num-frames")
+        self.assert_fallback(run, "long", "context 1300", "--num-frames")
         self.assertTrue(run.journal()["long"]["prompt"])
         self.assertEqual([row["error"] for row in run.journal().values()][1:], [None, None])
         run = self.answer(self.questions(pairs), model=model, frames=4)
         self.assertEqual(run.status, 3, run)
         for i in ("long", "short", "other"):
-            self.assert_fallback(run, i, "context 1000")
+            self.assert_fallback(run, i, "context 1300")
 
     def test_wrong_bounds_are_refused_at_once(self):
         for options in (("--from", "3", "--to", "2"), ("--from", "2", "--to", "2"), ("--decode-timeout", "0"),
