@@ -138,7 +138,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {"decode-timeout", 0, NULL, LB_OPTION_SECONDS, &f->timeout_s, 0, 0, "S",
          "give a video up after so long for a frame"},
         {"deadline", 0, NULL, LB_OPTION_SECONDS, &deadline_s, 0, 0, "S",
-         "a question\'s, from path to answer: fewer frames or crops where time is short"},
+         "a question's, from path to answer: fewer frames or crops where time is short"},
         {.kind = LB_OPTION_HEADING, .help = "Detector (without the first or second option there is none)"},
         {"detector", 0, "grounding_dino_model", LB_OPTION_TEXT, &detector, 0, 0, "DET.gguf|DIR",
          "the detector, made by lowbeam convert"},
