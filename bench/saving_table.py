@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What each saving costs in answers: accuracy and letters of the default models under other weights and options.
 
-    saving_table.py --lowbeam PATH --models DIR --data DIR --work DIR [--detector DET.gguf] [--questions N] [--threads N]
-                    [--only NAME,...]
+    saving_table.py --lowbeam PATH --models DIR --data DIR --work DIR [--detector DET.gguf] [--labels FILE]
+                    [--questions N] [--threads N] [--only NAME,...]
 
 DIR of models: llm-<type>.gguf and mmproj-<type>.gguf for f32, f16 and q8_0, as training/export.py --types f32,f16,q8_0
 writes them. DIR of data: what training/make_dataset.py --videos wrote. The first row is the f16 files with the detector,
@@ -51,6 +51,7 @@ def parse():
     for name in ("lowbeam", "models", "data", "work"):
         ap.add_argument("--" + name, required=True)
     ap.add_argument("--detector", help="without it no row has one, and the rows named off... are left out")
+    ap.add_argument("--labels", help="what the detector looks for, one label a line")
     ap.add_argument("--questions", type=int, default=200, help="the first N of the file (default 200)")
     ap.add_argument("--threads", type=int, default=0, help="CPU threads (default: lowbeam's)")
     ap.add_argument("--only", help="these rows alone: " + ", ".join(row[0] for row in ROWS))
@@ -71,7 +72,7 @@ def run(args, name, weights, options, with_detector, n):
         if args.threads:
             command += ["--threads", str(args.threads)]
         if with_detector and args.detector:
-            command += ["--detector", args.detector]
+            command += ["--detector", args.detector] + (["--labels", args.labels] if args.labels else [])
         if CACHE in options:
             folder = os.path.join(args.work, "cache")
             if name == "cache":
