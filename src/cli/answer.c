@@ -12,36 +12,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_plan_help(const lb_option *options, size_t n) {
-    printf("lowbeam plan QUESTIONS.json [the options of lowbeam answer] [--json]\n"
-           "\n"
-           "What lowbeam answer with the same options would hold on each device, by part and by phase, and what it\n"
-           "would do to stay within --vram. Reads headers only and loads no weight; a second or two. Exit status 4,\n"
-           "with the smallest budget that would do, when it does not fit.\n");
-    lb_options_print(options, n);
-}
+static const char plan_usage[] =
+    "lowbeam plan QUESTIONS.json [the options of lowbeam answer] [--json]\n"
+    "\n"
+    "What lowbeam answer with the same options would hold on each device, by part and by phase, and what it\n"
+    "would do to stay within --vram. Reads headers only and loads no weight; a second or two. Exit status 4,\n"
+    "with the smallest budget that would do, when it does not fit.\n";
 
-static void print_help(const lb_option *options, size_t n, bool plan_only) {
-    if (plan_only) {
-        print_plan_help(options, n);
-        return;
-    }
-    printf(
-        "lowbeam answer QUESTIONS.json [options]\n"
-        "\n"
-        "Answers every question of the file and writes submission_<model>_<time>.csv (id, answer, raw_response,\n"
-        "prompt), with a journal (.db) beside it that holds each answer as soon as it is there.\n"
-        "\n"
-        "QUESTIONS.json: {\"data\": [{\"id\": \"q1\", \"question\": \"...\", \"choices\": [\"A. ...\", \"B. ...\"],\n"
-        "                          \"video_path\": \"clips/a.mp4\"}]}\n"
-        "Faults of the file are all listed before anything runs. A video that cannot be read gives answer A, with\n"
-        "the error as raw_response; the run goes on. A run that was stopped goes on with --resume.\n"
-        "With a detector (Grounding DINO) each prompt also names what it found in each frame, and the first boxes of\n"
-        "each frame are shown to the model as further tiles.\n");
-    lb_options_print(options, n);
-    printf("\nExample: four frames a video, ten questions, on the first GPU\n"
-           "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n");
-}
+static const char answer_usage[] =
+    "lowbeam answer QUESTIONS.json [options]\n"
+    "\n"
+    "Answers every question of the file and writes submission_<model>_<time>.csv (id, answer, raw_response,\n"
+    "prompt), with a journal (.db) beside it that holds each answer as soon as it is there.\n"
+    "\n"
+    "QUESTIONS.json: {\"data\": [{\"id\": \"q1\", \"question\": \"...\", \"choices\": [\"A. ...\", \"B. ...\"],\n"
+    "                          \"video_path\": \"clips/a.mp4\"}]}\n"
+    "Faults of the file are all listed before anything runs. A video that cannot be read gives answer A, with\n"
+    "the error as raw_response; the run goes on. A run that was stopped goes on with --resume.\n"
+    "With a detector (Grounding DINO) each prompt also names what it found in each frame, and the first boxes of\n"
+    "each frame are shown to the model as further tiles.\n";
+
+static const char answer_example[] =
+    "four frames a video, ten questions, on the first GPU\n"
+    "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n";
 
 static void print_result(const lb_run_result *r, const char *cache_dir, double deadline_s) {
     printf("Total videos cached: %zu\n", r->n_videos);
@@ -200,18 +193,12 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     };
     const size_t n_options = sizeof options / sizeof *options;
     lb_error error = {0};
-    const char *operands[1];
-    int n_operands;
-    bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return lb_cli_fail(error.message, LB_EXIT_USAGE);
-    if (help) {
-        print_help(options, n_options, plan_only);
-        return LB_EXIT_OK;
-    }
-    if (n_operands != 1)
-        return lb_cli_fail("answer: which questions file? lowbeam answer QUESTIONS.json; see lowbeam answer --help",
-                           LB_EXIT_USAGE);
+    const char *operand;
+    const int ended = lb_cli_begin(
+        options, n_options, argc, argv, plan_only ? plan_usage : answer_usage, plan_only ? NULL : answer_example,
+        "answer: which questions file? lowbeam answer QUESTIONS.json; see lowbeam answer --help", &operand);
+    if (ended >= 0)
+        return ended;
     if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
         return lb_cli_fail("--answer: takes generate or letter", LB_EXIT_USAGE);
     e->letter_only = strcmp(answer, "letter") == 0;
@@ -233,7 +220,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     f->bounded = isfinite(from_s) || isfinite(to_s);
     f->from_s = from_s;
     f->to_s = to_s;
-    p.questions_path = operands[0];
+    p.questions_path = operand;
     p.cancel = &lb_cli_cancelled;
     p.planned = true;
     if (read_memory_options(&memory, e, &error) != LB_STATUS_OK ||

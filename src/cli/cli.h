@@ -2,6 +2,8 @@
 #ifndef LB_CLI_CLI_H
 #define LB_CLI_CLI_H
 
+#include "cli/options.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -29,6 +31,11 @@ void lb_cli_catch_signals(void);
 
 /* Says why on stderr, in one line, and returns status: how a verb ends early. */
 int lb_cli_fail(const char *message, int status);
+
+/* What a verb of one operand begins with: parses, prints --help (usage, the options, example; NULL: none), says what is
+ * wrong. -1: go on with *operand; else the exit status. missing: said when there is no operand. */
+int lb_cli_begin(const lb_option *options, size_t n, int argc, char **argv, const char *usage, const char *example,
+                 const char *missing, const char **operand);
 
 /* Log lines to stderr: warnings, or everything with verbose. */
 void lb_cli_log(bool verbose);

@@ -18,19 +18,16 @@ int lb_cli_convert(int argc, char **argv) {
     } types[] = {{"f16", LB_CONVERT_F16}, {"f32", LB_CONVERT_F32}, {"q8_0", LB_CONVERT_Q8_0}};
     const size_t n_options = sizeof options / sizeof *options, n_types = sizeof types / sizeof *types;
     lb_error error = {0};
-    const char *operands[1];
-    int n_operands;
-    bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return lb_cli_fail(error.message, LB_EXIT_USAGE);
-    if (help) {
-        printf("lowbeam convert HF_DIR -o DET.gguf [options]\n\nGrounding DINO as IDEA-Research publishes it (a folder "
-               "with config.json, model.safetensors, vocab.txt\nand preprocessor_config.json) to the one file that "
-               "lowbeam's detector reads.\n\n");
-        lb_options_print(options, n_options);
-        return LB_EXIT_OK;
-    }
-    if (n_operands != 1 || !out)
+    const char *operand;
+    const int ended = lb_cli_begin(
+        options, n_options, argc, argv,
+        "lowbeam convert HF_DIR -o DET.gguf [options]\n\nGrounding DINO as IDEA-Research publishes it (a folder "
+        "with config.json, model.safetensors, vocab.txt\nand preprocessor_config.json) to the one file that "
+        "lowbeam's detector reads.\n\n",
+        NULL, "convert: lowbeam convert HF_DIR -o DET.gguf; see lowbeam convert --help", &operand);
+    if (ended >= 0)
+        return ended;
+    if (!out)
         return lb_cli_fail("convert: lowbeam convert HF_DIR -o DET.gguf; see lowbeam convert --help", LB_EXIT_USAGE);
     size_t t = 0;
     while (t < n_types && strcmp(types[t].name, type_name) != 0)
@@ -41,7 +38,7 @@ int lb_cli_convert(int argc, char **argv) {
     lb_cli_catch_signals();
 
     lb_convert_result result;
-    lb_status status = lb_convert(operands[0], out, types[t].type, &lb_cli_cancelled, &result, &error);
+    lb_status status = lb_convert(operand, out, types[t].type, &lb_cli_cancelled, &result, &error);
     if (status != LB_STATUS_OK)
         return lb_cli_fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
     printf("%s: %zu tensors, %.1f MB", out, result.n_tensors, (double)result.n_bytes / 1e6);

@@ -225,20 +225,14 @@ int lb_cli_detect(int argc, char **argv) {
     };
     const size_t n_options = sizeof options / sizeof *options;
     lb_error error = {0};
-    const char *operands[1];
-    int n_operands;
-    bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return lb_cli_fail(error.message, LB_EXIT_USAGE);
-    if (help) {
-        printf("lowbeam detect IMAGE|VIDEO|FOLDER [options]\n\nThe boxes that Grounding DINO sees "
-               "on a picture (PNG or JPEG), on frames of a video, or on the pictures of a\nfolder.\n\n");
-        lb_options_print(options, n_options);
-        return LB_EXIT_OK;
-    }
-    if (n_operands != 1)
-        return lb_cli_fail("detect: on what? lowbeam detect IMAGE|VIDEO|FOLDER; see lowbeam detect --help",
-                           LB_EXIT_USAGE);
+    const char *operand;
+    const int ended =
+        lb_cli_begin(options, n_options, argc, argv,
+                     "lowbeam detect IMAGE|VIDEO|FOLDER [options]\n\nThe boxes that Grounding DINO sees "
+                     "on a picture (PNG or JPEG), on frames of a video, or on the pictures of a\nfolder.\n\n",
+                     NULL, "detect: on what? lowbeam detect IMAGE|VIDEO|FOLDER; see lowbeam detect --help", &operand);
+    if (ended >= 0)
+        return ended;
     char path[PATH_MAX];
     if (lb_models_find_detector(model, path, &error) != LB_STATUS_OK)
         return lb_cli_fail(error.message, LB_EXIT_NOTHING);
@@ -256,7 +250,7 @@ int lb_cli_detect(int argc, char **argv) {
     if (status == LB_STATUS_OK && coco_path)
         status = lb_coco_begin(lb_find_labels(d.find), &d.coco, &error);
     if (status == LB_STATUS_OK)
-        status = put_operand(&d, operands[0], &error);
+        status = put_operand(&d, operand, &error);
     if (status == LB_STATUS_OK && d.coco && !lb_cli_cancelled)
         status = lb_coco_write(d.coco, coco_path, &error);
     int code = finish(&d, status, &error);

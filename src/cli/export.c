@@ -23,25 +23,20 @@ int lb_cli_export(int argc, char **argv) {
     };
     const size_t n_options = sizeof options / sizeof *options;
     lb_error error = {0};
-    const char *operands[1];
-    int n_operands;
-    bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return lb_cli_fail(error.message, LB_EXIT_USAGE);
-    if (help) {
-        printf("lowbeam export RUN.db [options]\n"
-               "\n"
-               "Writes the answers that a run's journal holds, as CSV or as JSONL (an object a line). The journal is "
-               "only\n"
-               "read, also while the run goes on. docs/csv.md tells the columns.\n"
-               "\n");
-        lb_options_print(options, n_options);
-        printf("\nExample: what went wrong, and how sure the model was\n"
-               "  lowbeam export run.db --format jsonl --columns id,answer,error,letter_logits\n");
-        return LB_EXIT_OK;
-    }
-    if (n_operands != 1)
-        return lb_cli_fail("export: which journal? lowbeam export RUN.db; see lowbeam export --help", LB_EXIT_USAGE);
+    const char *operand;
+    const int ended = lb_cli_begin(
+        options, n_options, argc, argv,
+        "lowbeam export RUN.db [options]\n"
+        "\n"
+        "Writes the answers that a run's journal holds, as CSV or as JSONL (an object a line). The journal is "
+        "only\n"
+        "read, also while the run goes on. docs/csv.md tells the columns.\n"
+        "\n",
+        "what went wrong, and how sure the model was\n"
+        "  lowbeam export run.db --format jsonl --columns id,answer,error,letter_logits\n",
+        "export: which journal? lowbeam export RUN.db; see lowbeam export --help", &operand);
+    if (ended >= 0)
+        return ended;
     if (format && strcmp(format, "csv") != 0 && strcmp(format, "jsonl") != 0)
         return lb_cli_fail("--format: takes csv or jsonl", LB_EXIT_USAGE);
     if (lb_journal_check_columns(columns, &error) != LB_STATUS_OK)
@@ -50,7 +45,7 @@ int lb_cli_export(int argc, char **argv) {
     const char *path = out && strcmp(out, "-") != 0 ? out : NULL;
     lb_cli_catch_signals();
     lb_journal *journal;
-    lb_status status = lb_journal_open_read_only(operands[0], &journal, &error);
+    lb_status status = lb_journal_open_read_only(operand, &journal, &error);
     if (status == LB_STATUS_OK)
         status = lb_journal_export(journal, path, jsonl ? LB_JOURNAL_JSONL : LB_JOURNAL_CSV, columns, &error);
     lb_journal_close(journal);

@@ -69,20 +69,15 @@ int lb_cli_frames(int argc, char **argv) {
     };
     const size_t n_options = sizeof options / sizeof *options;
     lb_error error = {0};
-    const char *operands[1];
-    int n_operands;
-    bool help;
-    if (lb_options_parse(options, n_options, argc, argv, operands, &n_operands, 1, &help, &error) != LB_STATUS_OK)
-        return lb_cli_fail(error.message, LB_EXIT_USAGE);
-    if (help) {
-        printf("lowbeam frames VIDEO [options]\n\nThe frames and tiles of a video (or a folder of PNG and JPEG files) "
-               "that "
-               "the model would see,\nas JSON on stdout and, with --out, as pictures.\n\n");
-        lb_options_print(options, n_options);
-        return LB_EXIT_OK;
-    }
-    if (n_operands != 1)
-        return lb_cli_fail("frames: which video? lowbeam frames VIDEO; see lowbeam frames --help", LB_EXIT_USAGE);
+    const char *operand;
+    const int ended = lb_cli_begin(
+        options, n_options, argc, argv,
+        "lowbeam frames VIDEO [options]\n\nThe frames and tiles of a video (or a folder of PNG and JPEG files) "
+        "that "
+        "the model would see,\nas JSON on stdout and, with --out, as pictures.\n\n",
+        NULL, "frames: which video? lowbeam frames VIDEO; see lowbeam frames --help", &operand);
+    if (ended >= 0)
+        return ended;
     if (from_s >= to_s)
         return lb_cli_fail("--from: is not below --to", LB_EXIT_USAGE);
     if (p.frames.timeout_s <= 0)
@@ -95,16 +90,16 @@ int lb_cli_frames(int argc, char **argv) {
     lb_cli_catch_signals();
 
     lb_clip *clip;
-    lb_status status = lb_clip_prepare(operands[0], &p, &clip, &error);
+    lb_status status = lb_clip_prepare(operand, &p, &clip, &error);
     if (status != LB_STATUS_OK)
         return lb_cli_fail(error.message, status == LB_STATUS_INTERRUPTED ? LB_EXIT_INTERRUPTED : LB_EXIT_NOTHING);
-    char *path = lb_text_decode(operands[0], strlen(operands[0])); /* JSON is UTF-8, a path may be anything */
+    char *path = lb_text_decode(operand, strlen(operand)); /* JSON is UTF-8, a path may be anything */
     json_t *description = path ? describe(path, clip) : NULL;
     char *text = description ? json_dumps(description, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(description);
     free(path);
     if (!text)
-        status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory for its description", operands[0]);
+        status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory for its description", operand);
     if (status == LB_STATUS_OK && out) {
         status = write_all(out, clip, &error);
         if (status == LB_STATUS_OK)

@@ -48,6 +48,23 @@ int lb_cli_fail(const char *message, int status) {
     return status;
 }
 
+int lb_cli_begin(const lb_option *options, size_t n, int argc, char **argv, const char *usage, const char *example,
+                 const char *missing, const char **operand) {
+    lb_error error = {0};
+    int n_operands;
+    bool help;
+    if (lb_options_parse(options, n, argc, argv, operand, &n_operands, 1, &help, &error) != LB_STATUS_OK)
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
+    if (help) {
+        fputs(usage, stdout);
+        lb_options_print(options, n);
+        if (example)
+            printf("\nExample: %s", example);
+        return LB_EXIT_OK;
+    }
+    return n_operands == 1 ? -1 : lb_cli_fail(missing, LB_EXIT_USAGE);
+}
+
 static void print_help(FILE *to) {
     fputs("lowbeam answers multiple-choice questions about dashcam video, on your machine.\n"
           "\n"
