@@ -295,8 +295,11 @@ lb_status lb_gdino_declare(const lb_gguf *file, lb_gdino_model *model, lb_error 
     if (d.status != LB_STATUS_OK)
         return d.status;
     d.weights = model->weights;
-    if (model->hparams.exact)
+    if (model->hparams.exact) {
         lb_weights_widen(d.weights);
+        /* here, too: the plan declares a detector before the language model's CUDA starts, its opening comes after */
+        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
+    }
     add_swin(&d, model);
     add_projections(&d, model);
     add_encoder(&d, model);
