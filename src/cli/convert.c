@@ -10,12 +10,16 @@ int lb_cli_convert(int argc, char **argv) {
     const lb_option options[] = {
         {"output", 'o', "out", LB_OPTION_TEXT, &out, 0, 0, "DET.gguf", "the file to write"},
         {"type", 't', NULL, LB_OPTION_TEXT, &type_name, 0, 0, "TYPE",
-         "of the large matrices: f16, f32 or q8_0 (which may change detections)"},
+         "of the large matrices: f16, f32, q8_0 (which may change detections) or f16-exact: f16 in the file, f32 once "
+         "loaded"},
     };
     static const struct {
         const char *name;
         lb_convert_type type;
-    } types[] = {{"f16", LB_CONVERT_F16}, {"f32", LB_CONVERT_F32}, {"q8_0", LB_CONVERT_Q8_0}};
+    } types[] = {{"f16", LB_CONVERT_F16},
+                 {"f32", LB_CONVERT_F32},
+                 {"q8_0", LB_CONVERT_Q8_0},
+                 {"f16-exact", LB_CONVERT_F16_EXACT}};
     const size_t n_options = sizeof options / sizeof *options, n_types = sizeof types / sizeof *types;
     lb_error error = {0};
     const char *operand;
@@ -33,7 +37,7 @@ int lb_cli_convert(int argc, char **argv) {
     while (t < n_types && strcmp(types[t].name, type_name) != 0)
         t++;
     if (t == n_types)
-        return lb_cli_fail("--type: takes f16, f32 or q8_0", LB_EXIT_USAGE);
+        return lb_cli_fail("--type: takes f16, f32, q8_0 or f16-exact", LB_EXIT_USAGE);
     lb_cli_log(false);
     lb_cli_catch_signals();
 

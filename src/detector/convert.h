@@ -22,6 +22,7 @@ typedef enum lb_convert_type {
     LB_CONVERT_F16,
     LB_CONVERT_F32,
     LB_CONVERT_Q8_0,
+    LB_CONVERT_F16_EXACT, /* as F16, and says in the file that products are to be in f32: lb_gdino_hparams.exact */
 } lb_convert_type;
 
 typedef struct lb_convert_result {

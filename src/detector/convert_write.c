@@ -52,7 +52,8 @@ static void set_ints(struct gguf_context *g, const char *key, const int *values,
 }
 
 static void set_settings(struct gguf_context *g, const lb_gdino_config *c, lb_convert_type type) {
-    static const uint32_t file_type[] = {[LB_CONVERT_F16] = 1, [LB_CONVERT_F32] = 0, [LB_CONVERT_Q8_0] = 7};
+    static const uint32_t file_type[] = {
+        [LB_CONVERT_F16] = 1, [LB_CONVERT_F32] = 0, [LB_CONVERT_Q8_0] = 7, [LB_CONVERT_F16_EXACT] = 1};
     gguf_set_val_str(g, "general.architecture", "grounding-dino");
     gguf_set_val_str(g, "general.name", "Grounding DINO");
     gguf_set_val_u32(g, "general.file_type", file_type[type]); /* llama.cpp's numbers */
@@ -96,6 +97,8 @@ static void set_settings(struct gguf_context *g, const lb_gdino_config *c, lb_co
     gguf_set_val_f32(g, "gdino.bert.layer_norm_eps", (float)c->bert.layer_norm_eps);
     gguf_set_val_bool(g, "gdino.decoder_bbox_embed_share", c->decoder_bbox_embed_share);
     gguf_set_val_bool(g, "gdino.swin.qkv_bias", c->swin.qkv_bias);
+    if (type == LB_CONVERT_F16_EXACT)
+        gguf_set_val_bool(g, "gdino.exact", true);
     set_ints(g, "gdino.swin.depths", c->swin.depths, c->swin.n_stages);
     set_ints(g, "gdino.swin.num_heads", c->swin.num_heads, c->swin.n_stages);
     set_ints(g, "gdino.swin.out_indices", c->swin.out_indices, c->swin.n_out);

@@ -75,7 +75,7 @@ static const char *prepare_linear(lb_cuda *cuda, lb_op *op) {
         return "no memory";
     op->prepared = p;
     const cublasComputeType_t compute =
-        w->type == GGML_TYPE_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+        w->type == GGML_TYPE_F32 && !op->exact ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasLtMatmulDescCreate(&p->desc, compute, CUDA_R_32F);
     set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     cublasLtMatrixLayoutCreate(&p->w, type_of(w), n_in, n_out, (int64_t)n_in);

@@ -100,9 +100,11 @@ lb_status lb_detector_open(const char *path, const lb_detector_params *params, l
     detector->device = params->device;
     if (detector->params.frame_batch <= 0)
         detector->params.frame_batch = params->device.is_cpu ? 1 : 8;
-    if (params->exact) /* cuBLAS multiplies f32 in tf32 unless it is told otherwise before CUDA starts */
-        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     lb_status status = lb_gguf_open(path, &detector->file, error);
+    if (status == LB_STATUS_OK && lb_gguf_bool_or(detector->file, "gdino.exact", false))
+        detector->params.exact = true;
+    if (detector->params.exact) /* cuBLAS multiplies f32 in tf32 unless it is told otherwise before CUDA starts */
+        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
     if (status == LB_STATUS_OK)
         status = open_backend(detector, error);
     if (status == LB_STATUS_OK)

@@ -137,6 +137,7 @@ lb_status lb_gdino_read_hparams(const lb_gguf *file, lb_gdino_hparams *hp, lb_er
         read_real(file, "gdino.positional_embedding_temperature", &hp->positional_embedding_temperature, &status,
                   error);
     hp->decoder_bbox_embed_share = lb_gguf_bool_or(file, "gdino.decoder_bbox_embed_share", true);
+    hp->exact = lb_gguf_bool_or(file, "gdino.exact", false);
     if (status == LB_STATUS_OK)
         status = lb_gguf_floats(file, "gdino.preprocess.mean", 3, hp->mean, error);
     if (status == LB_STATUS_OK)

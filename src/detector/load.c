@@ -295,6 +295,11 @@ lb_status lb_gdino_declare(const lb_gguf *file, lb_gdino_model *model, lb_error 
     if (d.status != LB_STATUS_OK)
         return d.status;
     d.weights = model->weights;
+    if (model->hparams.exact) {
+        lb_weights_widen(d.weights);
+        /* here, too: the plan declares a detector before the language model's CUDA starts, its opening comes after */
+        setenv("NVIDIA_TF32_OVERRIDE", "0", 0);
+    }
     add_swin(&d, model);
     add_projections(&d, model);
     add_encoder(&d, model);
@@ -315,6 +320,8 @@ lb_status lb_gdino_declare_bert(const lb_gguf *file, lb_gdino_model *model, lb_e
     d.weights = bert->weights;
     char at[NAME_BYTES];
     bert->word = matrix(&d, root, "word_embeddings.weight", n, hp->vocab_size, 1, 1);
+    if (model->hparams.exact) /* of the words above rows are looked up, which is exact in any type */
+        lb_weights_widen(d.weights);
     bert->position = table(&d, root, "position_embeddings.weight", n, hp->max_position_embeddings);
     bert->type = table(&d, root, "token_type_embeddings.weight", n, hp->type_vocab_size);
     bert->norm = norm(&d, root, "LayerNorm", n);

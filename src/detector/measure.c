@@ -20,8 +20,11 @@ static lb_status measure_batch(const lb_gdino_model *model, const lb_detector_pa
                                const int *size, int n, lb_find_sizes *sizes, lb_error *error) {
     static const float no_normal[3][256];
     const lb_gdino_hparams *hp = &model->hparams;
-    const lb_gdino_plan_options options = {
-        .device = &params->device, .way = way(params), .normal = no_normal, .exact = params->exact, .measure = true};
+    const lb_gdino_plan_options options = {.device = &params->device,
+                                           .way = way(params),
+                                           .normal = no_normal,
+                                           .exact = params->exact || hp->exact,
+                                           .measure = true};
     int *all = malloc((size_t)n * 2 * sizeof *all);
     if (!all)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for a batch of %d pictures", n);
@@ -60,8 +63,8 @@ lb_status lb_gdino_measure(const char *path, const lb_detector_params *params, i
         sizes->n_widest = (int64_t)((float)model->hparams.swin.embed_dim * model->hparams.swin.mlp_ratio);
         lb_weights_pretend(model->weights);
         lb_weights_pretend(model->bert.weights);
-        status = lb_gdino_text_measure(model, device, n_text, params->exact, &text, &sizes->text_bytes,
-                                       &sizes->text_encoder_compute_bytes, error);
+        status = lb_gdino_text_measure(model, device, n_text, params->exact || model->hparams.exact, &text,
+                                       &sizes->text_bytes, &sizes->text_encoder_compute_bytes, error);
     }
     const lb_find_sizes same = *sizes;
     for (int i = 0; i < n_sizes && status == LB_STATUS_OK; i++) {

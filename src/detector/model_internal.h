@@ -44,6 +44,7 @@ typedef struct lb_gdino_hparams {
     int decoder_layers, decoder_ffn_dim, decoder_attention_heads, decoder_n_points;
     float positional_embedding_temperature, layer_norm_eps;
     bool decoder_bbox_embed_share;
+    bool exact; /* f16 weights become f32 when they are declared, and no product is in tf32 */
     lb_swin_hparams swin;
     lb_bert_hparams bert;
     float mean[3], std[3]; /* of pixels / 255 */

@@ -64,6 +64,7 @@ struct ggml_tensor *lb_gdino_linear(lb_gdino_graph *g, const lb_linear *layer, s
         op->src[0] = lb_gdino_cast(g, x, NULL);
         op->src[1] = layer->w;
         op->act = act;
+        op->exact = g->exact;
         op->bias = layer->b;
         op->residual = residual;
         return add_op(g, op, type, layer->w->ne[1], x->ne[1], x->ne[2] * x->ne[3], NULL);

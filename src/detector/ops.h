@@ -53,6 +53,7 @@ typedef struct lb_op {
     struct ggml_tensor *node; /* with the sources below, in the order above */
     struct ggml_tensor *src[LB_SAMPLE_SRCS];
     /* LINEAR */
+    bool exact; /* f32 not in tf32 */
     lb_act act;
     struct ggml_tensor *bias, *residual; /* NULL: none */
     /* NORM */

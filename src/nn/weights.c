@@ -21,6 +21,7 @@ struct lb_weights {
     lb_component component;
     source *source;
     size_t n, n_max, bytes;
+    bool widen;     /* 16 bits to f32 */
     int place;      /* of its device */
     lb_pinned host; /* all tensors one after the other: where they are between two stays on the device */
 };
@@ -62,6 +63,10 @@ void lb_weights_free(lb_weights *weights) {
     free(weights);
 }
 
+void lb_weights_widen(lb_weights *weights) {
+    weights->widen = true;
+}
+
 static source *declare(lb_weights *weights, const char *name, int type, const int64_t ne[4], lb_status *status,
                        lb_error *error) {
     if (weights->n == weights->n_max) {
@@ -78,6 +83,29 @@ static source *declare(lb_weights *weights, const char *name, int type, const in
 /* The types that every backend multiplies with f32; ggml aborts on some of the others (integers, f64). */
 static bool is_usable(enum ggml_type type) {
     return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0;
+}
+
+static struct ggml_tensor *add_widened(lb_weights *weights, const char *name, const lb_gguf_tensor *part, int n_parts,
+                                       const int64_t ne[4], lb_status *status, lb_error *error) {
+    const int64_t n = ne[0] * ne[1] * ne[2] * ne[3], n_part = n / n_parts;
+    float *values = malloc((size_t)n * sizeof *values);
+    source *entry = NULL;
+    if (!values)
+        *status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "tensor %s: no memory for it in f32", name);
+    else
+        entry = declare(weights, name, GGML_TYPE_F32, ne, status, error);
+    if (!entry) {
+        free(values);
+        return NULL;
+    }
+    for (int i = 0; i < n_parts; i++) {
+        if (part[i].type == GGML_TYPE_F16)
+            ggml_fp16_to_fp32_row(part[i].data, values + i * n_part, n_part);
+        else
+            ggml_bf16_to_fp32_row(part[i].data, values + i * n_part, n_part);
+    }
+    entry->values = values;
+    return entry->tensor;
 }
 
 struct ggml_tensor *lb_weights_add(lb_weights *weights, const lb_gguf *file, const char *name, const int64_t ne[4],
@@ -123,6 +151,8 @@ struct ggml_tensor *lb_weights_add_stacked(lb_weights *weights, const lb_gguf *f
     int64_t stacked[4] = {ne[0], ne[1], ne[2], ne[3]};
     if (n_names > 1)
         stacked[ne[1] == 1 ? 0 : 1] *= n_names; /* a vector grows along itself, a matrix by rows */
+    if (weights->widen && (part[0].type == GGML_TYPE_F16 || part[0].type == GGML_TYPE_BF16))
+        return add_widened(weights, names[0], part, n_names, stacked, status, error);
     source *entry = declare(weights, names[0], part[0].type, stacked, status, error);
     if (!entry)
         return NULL;

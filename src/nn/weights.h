@@ -22,6 +22,9 @@ typedef struct lb_weights lb_weights;
 
 lb_status lb_weights_begin(lb_weights **weights, size_t n_max, lb_error *error);
 
+/* What is declared from here on as f16 or bf16 in the file becomes f32. Memory: a copy in f32 on the host, too. */
+void lb_weights_widen(lb_weights *weights);
+
 /* Declares one tensor of the file, kept in its type (f32, f16, bf16, q8_0). ne: the shape that it must have, fastest
  * axis first. On failure (FORMAT: missing, wrong shape; UNSUPPORTED: another type) returns NULL and sets *status; does
  * nothing when *status is not OK already, so that a whole list can be declared and checked once. */

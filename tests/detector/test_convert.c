@@ -1,7 +1,9 @@
 /* lb_convert on a small checkpoint folder that is made here: what arrives in the GGUF, and what is refused by name. */
 #include "detector/convert.h"
+#include "detector/model_internal.h"
 #include "detector/names.h"
 #include "detector/tensors.h"
+#include "nn/backend.h"
 #include "nn/gguf_file.h"
 
 #include <ggml.h>
@@ -239,6 +241,45 @@ static void test_types(void **state) {
     compare(LB_CONVERT_F32);
     compare(LB_CONVERT_F16);
     compare(LB_CONVERT_Q8_0);
+    compare(LB_CONVERT_F16_EXACT);
+}
+
+/* The file's own word makes f32 of its f16 weights, and of no other file's. */
+static void test_exact(void **state) {
+    (void)state;
+    const lb_convert_type types[] = {LB_CONVERT_F16, LB_CONVERT_F16_EXACT};
+    write_checkpoint((change){0});
+    for (int i = 0; i < 2; i++) {
+        lb_gguf *file;
+        lb_gguf_tensor part;
+        lb_error error = {0};
+        lb_gdino_model *model = calloc(1, sizeof *model);
+        convert(types[i], &file);
+        if (lb_gdino_declare(file, model, &error) != LB_STATUS_OK ||
+            lb_gdino_declare_bert(file, model, &error) != LB_STATUS_OK)
+            fail_msg("%s", error.message);
+        assert_int_equal(model->hparams.exact, i == 1);
+        lb_device device;
+        ggml_backend_t backend;
+        assert_int_equal(lb_device_find("cpu", &device, &error), LB_STATUS_OK);
+        assert_int_equal(lb_backend_open(&device, 1, &backend, &error), LB_STATUS_OK);
+        assert_int_equal(lb_weights_load(model->weights, backend, LB_COMPONENT_DETECTOR_WEIGHTS, &error), LB_STATUS_OK);
+        const struct ggml_tensor *qkv = model->stage[0].block[0].qkv.w, *patch = model->patch.w;
+        assert_int_equal(qkv->type, i == 1 ? GGML_TYPE_F32 : GGML_TYPE_F16);
+        assert_int_equal(patch->type, qkv->type);
+        assert_int_equal(model->bert.projection.w->type, qkv->type);
+        assert_int_equal(model->bert.word->type, GGML_TYPE_F16);
+        assert_true(lb_gguf_find(file, "swin.0.blocks.0.attn.value.weight", &part)); /* the last of the three */
+        const int64_t n = part.ne[0] * part.ne[1];
+        for (int64_t k = 0; k < n && i == 1; k++)
+            assert_true(((const float *)qkv->data)[2 * n + k] ==
+                        ggml_fp16_to_fp32(((const ggml_fp16_t *)part.data)[k]));
+        lb_weights_free(model->weights);
+        lb_weights_free(model->bert.weights);
+        ggml_backend_free(backend);
+        lb_gguf_close(file);
+        free(model);
+    }
 }
 
 static void test_by_name(void **state) {
@@ -364,8 +405,8 @@ static void test_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),    cmocka_unit_test(test_by_name), cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_settings), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_types), cmocka_unit_test(test_exact),    cmocka_unit_test(test_by_name),
+        cmocka_unit_test(test_heads), cmocka_unit_test(test_settings), cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

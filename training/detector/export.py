@@ -2,7 +2,7 @@
 """Turns what training/train_detector.sh wrote into a folder as IDEA-Research publishes Grounding DINO.
 
     python3 -m detector.export TRAINED_DIR HF_DIR          (in training/)
-    lowbeam convert HF_DIR -o grounding-dino-lowbeam-small.gguf --type f16
+    lowbeam convert HF_DIR -o grounding-dino-lowbeam-small.gguf --type f16-exact
 
 HF_DIR then holds config.json, model.safetensors, vocab.txt and preprocessor_config.json. Needs torch, transformers,
 safetensors.
