@@ -1,5 +1,6 @@
 /* The parts of the graph that have an operation of their own, or are made of ggml's where there is none. */
 #include "detector/model_internal.h"
+#include "nn/gelu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -71,8 +72,12 @@ struct ggml_tensor *lb_gdino_linear(lb_gdino_graph *g, const lb_linear *layer, s
     }
     if (x->type != GGML_TYPE_F32)
         x = ggml_cast(ctx, x, GGML_TYPE_F32);
-    x = lb_linear_apply(g, layer, x);
-    x = act == LB_ACT_RELU ? ggml_relu(ctx, x) : act == LB_ACT_GELU ? ggml_gelu_erf(ctx, x) : x;
+    if (act == LB_ACT_GELU) {
+        x = lb_gelu(ctx, g->way == LB_GDINO_BY_FUNCTION, lb_gdino_product(g, layer->w, x), layer->b);
+    } else {
+        x = lb_linear_apply(g, layer, x);
+        x = act == LB_ACT_RELU ? ggml_relu(ctx, x) : x;
+    }
     x = residual ? ggml_add(ctx, x, residual) : x;
     return type == GGML_TYPE_F32 ? x : ggml_cast(ctx, x, type);
 }

@@ -1,6 +1,7 @@
 /* Labels as tokens -> text features. BertModel with generate_masks_with_special_tokens_and_transfer_map: a token sees
  * the tokens of its own phrase alone, and positions begin again with each phrase. */
 #include "detector/model_internal.h"
+#include "nn/gelu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ static struct ggml_tensor *bert_layer(lb_gdino_graph *g, const lb_bert_layer *la
     struct ggml_tensor *cur = lb_attend(g, part[0], part[1], part[2], mask, 1.0f / sqrtf((float)d_head));
     cur = ggml_add(ctx, lb_linear_apply(g, &layer->out, cur), x);
     x = lb_norm_apply(ctx, &layer->attention_norm, cur, hp->layer_norm_eps);
-    cur = ggml_gelu_erf(ctx, lb_linear_apply(g, &layer->up, x));
+    cur = lb_gelu(ctx, g->way == LB_GDINO_BY_FUNCTION, lb_gdino_product(g, layer->up.w, x), layer->up.b);
     cur = ggml_add(ctx, lb_linear_apply(g, &layer->down, cur), x);
     return lb_norm_apply(ctx, &layer->output_norm, cur, hp->layer_norm_eps);
 }

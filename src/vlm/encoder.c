@@ -60,7 +60,8 @@ static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
     encoder->graph_ctx = graph_context();
     if (!encoder->graph_ctx)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
-    struct ggml_cgraph *graph = lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash);
+    struct ggml_cgraph *graph =
+        lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash, encoder->device.is_cpu);
     if (!ggml_gallocr_alloc_graph(encoder->allocator, graph))
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no room on %s for the activations of %d tiles",
                             encoder->device.name, n_tiles);
@@ -77,7 +78,7 @@ static bool graph_is_supported(const lb_encoder_model *model, const lb_device *d
     struct ggml_context *ctx = graph_context();
     if (!ctx)
         return false;
-    struct ggml_cgraph *graph = lb_encoder_graph(model, ctx, 1, flash);
+    struct ggml_cgraph *graph = lb_encoder_graph(model, ctx, 1, flash, device->is_cpu);
     bool supported = true;
     for (int i = 0; i < ggml_graph_n_nodes(graph) && supported; i++)
         supported = ggml_backend_dev_supports_op(device->handle, ggml_graph_node(graph, i));
@@ -186,8 +187,8 @@ lb_status lb_encoder_measure(const char *path, const lb_encoder_params *params, 
         sizes->weight_bytes = lb_weights_measure(model->weights, &params->device);
         lb_weights_pretend(model->weights);
         ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_dev_buffer_type(params->device.handle));
-        ggml_gallocr_reserve_n_size(allocator, lb_encoder_graph(model, ctx, tile_batch, flash), NULL, NULL,
-                                    &sizes->compute_bytes);
+        ggml_gallocr_reserve_n_size(allocator, lb_encoder_graph(model, ctx, tile_batch, flash, params->device.is_cpu),
+                                    NULL, NULL, &sizes->compute_bytes);
         ggml_gallocr_free(allocator);
     }
     ggml_free(ctx);

@@ -1,5 +1,7 @@
 #include "vlm/encoder_internal.h"
 
+#include "nn/gelu.h"
+
 #include <math.h>
 
 #define QK8_0_VALUES 32 /* values in a q8_0 block, ggml's QK8_0 */
@@ -36,7 +38,7 @@ static struct ggml_tensor *embed_patches(const lb_encoder_model *model, struct g
  * out: ne = [d_head, n_head, n_pos, n_tiles] */
 static struct ggml_tensor *attend_plain(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
                                         struct ggml_tensor *v, float scale) {
-    struct ggml_tensor *kq = ggml_mul_mat(ctx, ggml_cont(ctx, k), q);
+    struct ggml_tensor *kq = ggml_mul_mat(ctx, ggml_cont(ctx, k), ggml_cont(ctx, q));
     kq = ggml_soft_max_ext(ctx, kq, NULL, scale, 0.0f);
     struct ggml_tensor *v_t = ggml_cont(ctx, ggml_permute(ctx, v, 1, 0, 2, 3));
     struct ggml_tensor *kqv = ggml_mul_mat(ctx, v_t, kq);
@@ -61,8 +63,10 @@ static struct ggml_tensor *attention(const lb_encoder_model *model, struct ggml_
     return linear(ctx, out, layer->out_w, layer->out_b);
 }
 
-static struct ggml_tensor *mlp(struct ggml_context *ctx, const lb_encoder_layer *layer, struct ggml_tensor *x) {
-    return linear(ctx, ggml_gelu_erf(ctx, linear(ctx, x, layer->up_w, layer->up_b)), layer->down_w, layer->down_b);
+static struct ggml_tensor *mlp(struct ggml_context *ctx, const lb_encoder_layer *layer, struct ggml_tensor *x,
+                               bool on_cpu) {
+    x = lb_gelu(ctx, on_cpu, ggml_mul_mat(ctx, layer->up_w, x), layer->up_b);
+    return linear(ctx, x, layer->down_w, layer->down_b);
 }
 
 /* scale_factor^2 neighbouring patches become one token; which patch comes first is OpenGVLab's pixel_shuffle
@@ -79,7 +83,8 @@ static struct ggml_tensor *pixel_shuffle(const lb_encoder_model *model, struct g
     return ggml_reshape_3d(ctx, x, n_embd * s * s, (side / s) * (side / s), n_tiles);
 }
 
-struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_context *ctx, int n_tiles, bool flash) {
+struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_context *ctx, int n_tiles, bool flash,
+                                     bool on_cpu) {
     const lb_encoder_hparams *hp = &model->hparams;
     struct ggml_cgraph *graph = ggml_new_graph_custom(ctx, LB_ENCODER_NODES_MAX, false);
     struct ggml_tensor *pixels =
@@ -98,7 +103,7 @@ struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_
         struct ggml_tensor *cur = layer_norm(ctx, x, layer->ln1_w, layer->ln1_b, hp->eps);
         x = ggml_add(ctx, x, ggml_mul(ctx, attention(model, ctx, layer, cur, flash), layer->ls1));
         cur = layer_norm(ctx, x, layer->ln2_w, layer->ln2_b, hp->eps);
-        x = ggml_add(ctx, x, ggml_mul(ctx, mlp(ctx, layer, cur), layer->ls2));
+        x = ggml_add(ctx, x, ggml_mul(ctx, mlp(ctx, layer, cur, on_cpu), layer->ls2));
         ggml_format_name(x, "layer_%d", i);
     }
 
@@ -106,7 +111,7 @@ struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_
     x = ggml_cont(ctx, ggml_view_3d(ctx, x, x->ne[0], x->ne[1] - 1, x->ne[2], x->nb[1], x->nb[2], x->nb[1]));
     x = pixel_shuffle(model, ctx, x);
     x = layer_norm(ctx, x, model->mm_norm_w, model->mm_norm_b, 1e-5f);
-    x = ggml_gelu_erf(ctx, linear(ctx, x, model->mm_1_w, model->mm_1_b));
+    x = lb_gelu(ctx, on_cpu, ggml_mul_mat(ctx, model->mm_1_w, x), model->mm_1_b);
     x = linear(ctx, x, model->mm_3_w, model->mm_3_b);
     ggml_set_name(x, "embeddings");
     ggml_set_output(x);

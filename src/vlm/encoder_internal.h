@@ -43,8 +43,9 @@ int64_t lb_encoder_pixel_blocks(const lb_encoder_hparams *hparams, int n_tiles);
 
 /* Builds the graph for n_tiles. Input "pixels": q8_0, ne = [32 * lb_encoder_pixel_blocks], each block's scale 1 and its
  * values pixel - 128 (a type that every backend widens to f32: the bytes cross to the device as bytes).
- * Output "embeddings": f32, ne = [n_out, n_tokens, n_tiles]. */
+ * on_cpu: functions of ours
+ * may stand in it. Output "embeddings": f32, ne = [n_out, n_tokens, n_tiles]. */
 struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_context *ctx, int n_tiles,
-                                     bool flash_attention);
+                                     bool flash_attention, bool on_cpu);
 
 #endif
