@@ -1,6 +1,7 @@
 #!/bin/bash
 # Unpacks, from the same pinned source distribution as llama.sh builds, what makes test models: llama.cpp's converter and
-# its vocabularies; prints the folder. Kept in the cache folder.
+# its vocabularies; and the header of ggml's that tests/nn/fake_gpu.c needs and that is not installed. Prints the
+# folder. Kept in the cache folder.
 . "$(dirname "$0")/common.sh"
 
 requirements=$LOWBEAM_TOP/scripts/requirements-llama.txt
@@ -27,6 +28,6 @@ step "fetching llama.cpp's sources" "$LOWBEAM_CACHE/log/$name.log" fetch
 top=llama_cpp_python-$version/vendor/llama.cpp
 tar -xzf "$partial"/download/*.tar.gz -C "$partial" --strip-components 3 --wildcards "$top/convert_hf_to_gguf.py" \
     "$top/conversion/*" "$top/gguf-py/*" "$top/models/ggml-vocab-qwen2*" \
-    "$top/models/ggml-vocab-bert-bge.gguf" "$top/LICENSE"
+    "$top/models/ggml-vocab-bert-bge.gguf" "$top/ggml/src/ggml-backend-impl.h" "$top/LICENSE"
 rm -rf "$partial/download"
 mv "$partial" "$folder"

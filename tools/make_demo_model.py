@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a small random InternVL3 as GGUF files, to see lowbeam at work without a published checkpoint.
 
-    make_demo_model.py OUT_DIR --vocab models/ggml-vocab-qwen2.gguf [--seed N] [--plain-tokens N]
+    make_demo_model.py OUT_DIR --vocab models/ggml-vocab-qwen2.gguf [--seed N] [--plain-tokens N] [--layers N]
 
 OUT_DIR/demo-llm.gguf and OUT_DIR/demo-mmproj.gguf have the real tokenizer, the real tile size (448 pixels, 256 visual
 tokens) and weights drawn by chance: the answers mean nothing. It always says one of A to D and stops, since four places
@@ -61,14 +61,14 @@ def speak_letters(embedding, output, n_vocab, im_end):
         output[row:row + 2] = array.array("f", (60 if token in letters else 0, 60 if token == im_end else 0))
 
 
-def write_llm(path, vocab, weights, n_plain):
+def write_llm(path, vocab, weights, n_plain, n_layer):
     writer = g.Writer(path)
     n_vocab = n_plain + len(qwen2_vocab.ADDED)
     im_end = qwen2_vocab.IM_END - qwen2_vocab.N_PLAIN + n_plain
     pairs = g.read_pairs(vocab)
     writer.pair("general.architecture", g.STRING, "qwen2")
     writer.pair("general.name", g.STRING, "lowbeam demo, random weights: its answers mean nothing")
-    for key, value in (("context_length", 32768), ("embedding_length", N_EMBD), ("block_count", N_LAYER),
+    for key, value in (("context_length", 32768), ("embedding_length", N_EMBD), ("block_count", n_layer),
                        ("feed_forward_length", N_FF), ("attention.head_count", N_HEAD),
                        ("attention.head_count_kv", N_HEAD_KV)):
         writer.pair("qwen2." + key, g.UINT32, value)
@@ -99,7 +99,7 @@ def write_llm(path, vocab, weights, n_plain):
     writer.tensor("output.weight", g.F32, [N_EMBD, n_vocab], output.tobytes())
     vector(writer, weights, "output_norm.weight", N_EMBD, 0.0, 1.0)
     head = N_EMBD // N_HEAD
-    for i in range(N_LAYER):
+    for i in range(n_layer):
         p = f"blk.{i}."
         vector(writer, weights, p + "attn_norm.weight", N_EMBD, 0.2, 1.0)
         vector(writer, weights, p + "ffn_norm.weight", N_EMBD, 0.2, 1.0)
@@ -162,6 +162,7 @@ def main():
     ap.add_argument("out"), ap.add_argument("--vocab", required=True), ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--plain-tokens", type=int, default=qwen2_vocab.N_PLAIN, help="the first N of the tokenizer alone: "
                     "texts become longer, and a model is opened in a fraction of the time (default: all)")
+    ap.add_argument("--layers", type=int, default=N_LAYER, help="of the language model (default: %(default)s)")
     args = ap.parse_args()
     if not N_BYTES <= args.plain_tokens <= qwen2_vocab.N_PLAIN:
         ap.error(f"--plain-tokens: {N_BYTES} to {qwen2_vocab.N_PLAIN}")
@@ -169,7 +170,8 @@ def main():
         sys.exit("make_demo_model.py: writes little-endian files on little-endian machines alone")
     os.makedirs(args.out, exist_ok=True)
     weights = Weights(args.seed)
-    for name, write in (("demo-llm.gguf", lambda path: write_llm(path, args.vocab, weights, args.plain_tokens)),
+    for name, write in (("demo-llm.gguf", lambda path: write_llm(path, args.vocab, weights, args.plain_tokens,
+                                                                 args.layers)),
                         ("demo-mmproj.gguf", lambda path: write_mmproj(path, weights))):
         path = os.path.join(args.out, name)
         write(path + ".part")

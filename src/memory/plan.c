@@ -21,6 +21,9 @@ typedef struct search {
     const lb_plan_request *request;
     const lb_plan_sizer *sizer;
     lb_plan *plan;
+    lb_plan_choice nearest; /* of those at the end of all ways the one with the lowest peak */
+    size_t nearest_bytes;   /* its peak; 0: there is none yet */
+    size_t alone_bytes;     /* peak at the end of all ways with one device */
     lb_status status;
     lb_error *error;
 } search;
@@ -236,43 +239,77 @@ static void relax(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
     }
 }
 
-/* Layers of the language model over the devices in use, as even as their room allows: what each can hold beside the
- * rest decides, and the last one has the output. */
-static void spread(search *x, lb_plan_choice *c, const lb_plan_sizes *all_on_first, int n) {
+/* What a device can hold of the language model beside the rest, in layers; s: sizes with the output on a device of its
+ * own, which is the second. */
+static double room_for_layers(const lb_plan_request *r, const lb_plan_choice *c, const lb_plan_sizes *s, int d,
+                              bool has_output) {
+    const double layer = (double)s->language_weights[0] / r->n_layer, kv = (double)s->kv[0] / r->n_layer;
+    const double vision = (double)(s->vision_weights + s->vision_compute + s->vision_pool);
+    const double detector = (double)(s->detector_weights + s->detector_compute + s->detector_pool);
+    double left = (double)r->device[d].budget_bytes - (double)r->device[d].context_bytes;
+    left -= has_output ? (double)s->language_weights[1] : 0;
+    if (d == c->vision_device)
+        left -= (double)s->detector_text;
+    const double speaks = left - (double)s->language_compute[0] - (double)s->language_pool[0];
+    if (d != c->vision_device)
+        return speaks / (layer + kv);
+    if (!c->rest_compute || !c->rest_context || !c->rest_weights)
+        return (speaks - vision - detector) / (layer + kv);
+    /* they take turns */
+    const double sees = (left - (vision > detector ? vision : detector)) / layer;
+    return sees < speaks / (layer + kv) ? sees : speaks / (layer + kv);
+}
+
+/* Layers of the language model over n devices, as even as their room allows; the last one has the output. Where one has
+ * room for none it gets none if `some` will do; else, or where it is all of them, false. */
+static bool spread(search *x, lb_plan_choice *c, int n, bool some) {
     const lb_plan_request *r = x->request;
-    const int total = r->n_layer + 1;
+    lb_plan_choice apart = *c;
+    apart.n_devices = 2;
+    apart.n_layers_on[0] = r->n_layer;
+    apart.n_layers_on[1] = 1;
+    apart.n_cells = lb_plan_cells(r, c);
+    lb_plan_sizes sizes = {0};
+    x->status = x->sizer->sizes(x->sizer->user, &apart, &sizes, x->error);
+    if (x->status != LB_STATUS_OK)
+        return false;
+    while (some && n > 1 && room_for_layers(r, c, &sizes, n - 1, true) <= 0)
+        n--;
     double room[LB_DEVICES_MAX], sum = 0;
     for (int d = 0; d < n; d++) {
-        room[d] = (double)r->device[d].budget_bytes - (double)r->device[d].context_bytes;
-        if (d == c->vision_device) {
-            size_t resting = all_on_first->vision_weights + all_on_first->vision_compute +
-                             all_on_first->detector_weights + all_on_first->detector_compute;
-            room[d] -= (double)resting;
-        }
-        room[d] -= (double)all_on_first->language_compute[0] + (double)all_on_first->language_pool[0];
-        if (room[d] < 0)
-            room[d] = 0;
+        room[d] = room_for_layers(r, c, &sizes, d, d == n - 1);
+        if (room[d] <= 0 && !some)
+            return false;
+        room[d] = room[d] > 0 ? room[d] : 0;
         sum += room[d];
     }
+    if (sum <= 0)
+        return false;
     int given = 0;
     double before = 0;
     for (int d = 0; d < n; d++) {
         before += room[d];
-        int up_to = sum > 0 ? (int)(before / sum * total + 0.5) : total;
-        if (d == n - 1)
-            up_to = total;
+        const int up_to = d == n - 1 ? r->n_layer + 1 : (int)(before / sum * r->n_layer + 0.5);
         c->n_layers_on[d] = up_to - given;
         given = up_to;
     }
     for (int d = n; d < LB_DEVICES_MAX; d++)
         c->n_layers_on[d] = 0;
     c->n_devices = n;
+    return true;
 }
 
 static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan *plan) {
     const lb_plan_choice *c = &plan->choice;
-    if (c->n_devices > 1)
-        note(plan, "the language model is spread over %d devices", c->n_devices);
+    int n_speak = 0, speaks = 0;
+    for (int d = 0; d < c->n_devices; d++)
+        if (c->n_layers_on[d] > 0)
+            n_speak++, speaks = d;
+    if (n_speak > 1)
+        note(plan, "the language model is spread over %d devices", n_speak);
+    else if (c->n_devices > 1)
+        note(plan, "the language model is on %s, all else on %s", r->device[speaks].name,
+             r->device[c->vision_device].name);
     if (c->rest_compute && !s->rest_compute)
         note(plan, "%s: on the device only while they work",
              r->detector ? "detector's and vision encoder's activations and pool take turns"
@@ -307,6 +344,13 @@ static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan 
                             c->tiles_per_frame != s->tiles_per_frame;
 }
 
+static size_t highest_peak(const lb_plan *plan) {
+    size_t most = 0;
+    for (int d = 0; d < plan->choice.n_devices; d++)
+        most = plan->peak_bytes[d] > most ? plan->peak_bytes[d] : most;
+    return most;
+}
+
 /* From the start along all ways until it fits; *c is then the choice. */
 static bool fit(search *x, lb_plan_choice *c) {
     const lb_plan_request *r = x->request;
@@ -329,13 +373,64 @@ static bool fit(search *x, lb_plan_choice *c) {
     }
     if (fits && x->status == LB_STATUS_OK)
         relax(x, c, &start);
+    if (!fits && c->n_devices == 1)
+        x->alone_bytes = highest_peak(x->plan);
+    if (!fits && (x->nearest_bytes == 0 || highest_peak(x->plan) < x->nearest_bytes)) {
+        x->nearest = *c;
+        x->nearest_bytes = highest_peak(x->plan);
+    }
     return fits && x->status == LB_STATUS_OK;
+}
+
+/* All that can be tried, from the start on; *choice is what fits, if anything does. */
+static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice) {
+    const lb_plan_request *r = x->request;
+    bool fits = false;
+    if (r->n_devices > 1) {
+        /* the fewest devices that hold it as it is; else all of them with the ways to fit, spread by what is left
+         * beside the parts as they are or, where that is nothing, as small as they can be; else one */
+        for (int n = 1; n <= r->n_devices && !fits && x->status == LB_STATUS_OK; n++) {
+            *choice = *start;
+            fits = (n == 1 || spread(x, choice, n, false)) && try(x, choice);
+        }
+        lb_plan_choice tight = *start;
+        for (int w = 0; w <= WAY_N_PARALLEL; w++)
+            while (advance(r, (way)w, &tight))
+                ;
+        for (int k = 0; k < 2 && !fits && x->status == LB_STATUS_OK; k++) {
+            lb_plan_choice spread_as = k == 0 ? *start : tight;
+            if (!spread(x, &spread_as, r->n_devices, k == 1))
+                continue;
+            *choice = *start;
+            choice->n_devices = spread_as.n_devices;
+            memcpy(choice->n_layers_on, spread_as.n_layers_on, sizeof choice->n_layers_on);
+            fits = fit(x, choice);
+        }
+    }
+    if (!fits && x->status == LB_STATUS_OK) {
+        *choice = *start;
+        fits = fit(x, choice);
+    }
+    return fits;
+}
+
+/* The layers of the nearest choice were spread by budgets that were too small. With its peak for each device they are
+ * spread otherwise, and may not fit: then what one device would do with, where no spread matters. */
+static size_t smallest_budget(const search *x, const lb_plan_choice *start) {
+    if (x->plan->choice.n_devices == 1)
+        return x->nearest_bytes;
+    lb_plan plan = {.request = *x->request};
+    for (int d = 0; d < plan.request.n_devices; d++)
+        plan.request.device[d].budget_bytes = x->nearest_bytes;
+    search again = {.request = &plan.request, .sizer = x->sizer, .plan = &plan, .error = x->error};
+    lb_plan_choice choice;
+    return find(&again, start, &choice) ? x->nearest_bytes : x->alone_bytes;
 }
 
 lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *sizer, lb_plan *plan, lb_error *error) {
     memset(plan, 0, sizeof *plan);
     plan->request = *request;
-    search x = {request, sizer, plan, LB_STATUS_OK, error};
+    search x = {.request = request, .sizer = sizer, .plan = plan, .error = error};
     lb_plan_choice start;
     memset(&start, 0, sizeof start); /* also what lies between the fields: choices are compared as bytes */
     start.tile_batch = request->tile_batch;
@@ -347,40 +442,21 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
     start.crops_per_frame = request->crops_per_frame;
     start.n_devices = 1;
     start.n_layers_on[0] = request->n_layer + 1;
-    lb_plan_choice choice = start;
-    bool fits = false;
-    if (request->n_devices == 1) {
-        fits = fit(&x, &choice);
-    } else {
-        /* the fewest devices that hold it as it is; then all of them with the ways to fit */
-        lb_plan_sizes first = {0};
-        start.n_cells = lb_plan_cells(request, &start);
-        x.status = sizer->sizes(sizer->user, &start, &first, error);
-        for (int n = 1; n <= request->n_devices && !fits && x.status == LB_STATUS_OK; n++) {
-            choice = start;
-            if (n > 1)
-                spread(&x, &choice, &first, n);
-            fits = try(&x, &choice);
-        }
-        for (int n = request->n_devices; n >= 1 && !fits && x.status == LB_STATUS_OK; n = n > 1 ? 1 : 0) {
-            choice = start;
-            if (n > 1)
-                spread(&x, &choice, &first, n);
-            fits = fit(&x, &choice);
-        }
-    }
+    lb_plan_choice choice;
+    const bool fits = find(&x, &start, &choice);
     if (x.status != LB_STATUS_OK)
         return x.status;
-    try(&x, &choice); /* the last one tried may be another */
+    try(&x, fits ? &choice : &x.nearest); /* the last one tried may be another */
     describe(request, &start, plan);
-    plan->n_tiles = request->n_frames * (choice.tiles_per_frame + choice.crops_per_frame);
+    plan->n_tiles = request->n_frames * (plan->choice.tiles_per_frame + plan->choice.crops_per_frame);
     plan->n_tokens = plan->n_tiles * request->tokens_per_tile + request->text_tokens + request->question_tokens;
     if (fits || x.status != LB_STATUS_OK)
         return x.status;
-    for (int d = 0; d < plan->choice.n_devices; d++)
-        if (plan->peak_bytes[d] > plan->smallest_bytes)
-            plan->smallest_bytes = plan->peak_bytes[d];
-    const lb_plan_device *device = &request->device[0];
+    plan->smallest_bytes = smallest_budget(&x, &start);
+    int d = 0;
+    while (d < plan->choice.n_devices - 1 && plan->peak_bytes[d] <= request->device[d].budget_bytes)
+        d++;
+    const lb_plan_device *device = &request->device[d];
     return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
                         "does not fit: %.2f GiB on %s, with every saving that %s; the smallest --vram that would do is "
                         "%.2fGiB",

@@ -99,8 +99,7 @@ typedef struct lb_plan {
     lb_phase peak_phase[LB_DEVICES_MAX];
     size_t host_bytes[LB_COMPONENT_COUNT]; /* expected in host memory: HOST_WEIGHTS, EMBEDDINGS, FRAMES */
     bool fits;
-    size_t
-        smallest_bytes; /* where it does not fit: the budget (of the first device) that would do with what is allowed */
+    size_t smallest_bytes; /* where it does not fit: the budget, of each device, that would do with what is allowed */
     int n_tiles, n_tokens; /* of the largest video, crops included; tokens: its longest prompt */
     int n_steps;
     char step[LB_PLAN_STEPS_MAX][160]; /* what was done to fit, and why, in the order in which it was done */

@@ -61,8 +61,10 @@ static void device_table(FILE *out, const lb_plan *plan, int d) {
             fprintf(out, " %9.3f", gib(phase_sum(plan, d, p)));
     fprintf(out, "\n  peak %.2f GiB, at %s: %s\n", gib(plan->peak_bytes[d]), lb_phase_text(plan->peak_phase[d]),
             plan->peak_bytes[d] <= device->budget_bytes ? "fits" : "DOES NOT FIT");
-    if (!device->context_measured && !device->is_cpu)
+    if (!device->context_measured && device->context_bytes > 0)
         fprintf(out, "  * assumed from a table: no such device is here to measure it\n");
+    else if (!device->is_cpu && device->context_bytes == 0)
+        fprintf(out, "  without what the driver and the libraries take, which is known of CUDA alone\n");
 }
 
 char *lb_plan_text(const lb_plan *plan) {

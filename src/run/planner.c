@@ -14,7 +14,8 @@
 #include <string.h>
 
 /* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 with
- * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). */
+ * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). Of other kinds of GPU nothing is known and
+ * nothing counted. */
 enum {
     CONTEXT_MIB = 523,  /* CUDA context */
     KERNELS_MIB = 96,   /* code that is loaded when it is first used, and what else comes once */
@@ -31,14 +32,19 @@ struct lb_planner {
     int n_devices;
     lb_encoder_hparams vision;
     lb_language_probe *language;
-    size_t context_bytes, workspace_bytes;
+    size_t context_bytes, workspace_bytes; /* of a CUDA device */
     bool measured;
 };
 
+static bool is_cuda(const lb_device *device) {
+    return lb_nvml_index(device->name) >= 0;
+}
+
 /* The pools of ggml-cuda hold what products convert: the activations of one step in 16 bits, before and after the
  * widest product. Rounded up to the driver's 2 MiB. */
-static size_t pool_bytes(const lb_planner *planner, int64_t rows, int64_t widest, int64_t width) {
-    if (planner->device[0].is_cpu)
+static size_t pool_bytes(const lb_planner *planner, const lb_device *device, int64_t rows, int64_t widest,
+                         int64_t width) {
+    if (!is_cuda(device))
         return 0;
     const size_t bytes = (size_t)rows * (size_t)(widest + width) * 2;
     return planner->workspace_bytes + (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
@@ -47,11 +53,11 @@ static size_t pool_bytes(const lb_planner *planner, int64_t rows, int64_t widest
 /* What one small product takes beside its operands: the context, then the library's handle and workspace. */
 static void measure_context(lb_planner *planner) {
     const lb_device *device = &planner->device[0];
-    planner->context_bytes = device->is_cpu ? 0 : (CONTEXT_MIB + KERNELS_MIB) * MIB;
-    planner->workspace_bytes = device->is_cpu ? 0 : WORKSPACE_MIB * MIB;
+    planner->context_bytes = (CONTEXT_MIB + KERNELS_MIB) * MIB;
+    planner->workspace_bytes = WORKSPACE_MIB * MIB;
     lb_nvml_memory with_context, with_product;
     const int index = lb_nvml_index(device->name);
-    if (device->is_cpu || !lb_nvml_read(index, &with_context))
+    if (!is_cuda(device) || !lb_nvml_read(index, &with_context))
         return;
     size_t free_bytes, total_bytes;
     ggml_backend_dev_memory(device->handle, &free_bytes, &total_bytes); /* makes the context */
@@ -153,7 +159,7 @@ static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, co
     s->text_encoder = sizes.text_encoder_bytes;
     s->text_encoder_compute = sizes.text_encoder_compute_bytes;
     s->detector_compute = sizes.compute_bytes;
-    s->detector_pool = pool_bytes(planner, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
+    s->detector_pool = pool_bytes(planner, device, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
     return LB_STATUS_OK;
 }
 
@@ -172,7 +178,7 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
         s->language_weights[d] = language.weights[d];
         s->kv[d] = language.kv[d];
         s->language_compute[d] = language.compute[d];
-        s->language_pool[d] = pool_bytes(planner, c->n_ubatch, shape->n_ff, shape->n_embd);
+        s->language_pool[d] = pool_bytes(planner, &planner->device[d], c->n_ubatch, shape->n_ff, shape->n_embd);
     }
     s->host_layer_weights = language.host_weights;
 
@@ -185,8 +191,8 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     s->vision_weights = vision.weight_bytes;
     s->vision_compute = vision.compute_bytes;
     const int side = planner->vision.image_size / planner->vision.patch_size;
-    s->vision_pool =
-        pool_bytes(planner, (int64_t)c->tile_batch * (side * side + 1), planner->vision.n_ff, planner->vision.n_embd);
+    s->vision_pool = pool_bytes(planner, device, (int64_t)c->tile_batch * (side * side + 1), planner->vision.n_ff,
+                                planner->vision.n_embd);
     return params->detector_path ? detector_sizes(planner, c, device, s, error) : LB_STATUS_OK;
 }
 
@@ -224,8 +230,8 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         d->is_cpu = device->is_cpu;
         d->total_bytes = device->total_bytes;
         d->free_bytes = device->first_free_bytes;
-        d->context_bytes = planner->context_bytes;
-        d->context_measured = planner->measured;
+        d->context_bytes = is_cuda(device) ? planner->context_bytes : 0;
+        d->context_measured = is_cuda(device) && planner->measured;
         size_t margin = device->total_bytes / 100 * MARGIN_PERCENT;
         if (margin < MARGIN_MIB * MIB)
             margin = MARGIN_MIB * MIB;
@@ -234,10 +240,21 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
             d->budget_bytes = params->vram[i];
         else if (params->n_vram == 1)
             d->budget_bytes = params->vram[0]; /* one budget for each */
-        /* a plan that met its end before: somebody else took memory, or more was needed than was thought */
-        if (params->n_retries > 0 && !device->is_cpu && d->budget_bytes > device->first_free_bytes)
-            d->budget_bytes = device->first_free_bytes;
     }
+}
+
+/* Budgets of no more than what is free: somebody else took memory, or --vram is more than there is. True when the plan
+ * is too large for that. */
+static bool cut_to_free(const lb_planner *planner, lb_plan_request *request, const lb_plan *plan) {
+    bool too_large = false;
+    for (int i = 0; i < request->n_devices; i++) {
+        const size_t left = planner->device[i].first_free_bytes;
+        if (planner->device[i].is_cpu || request->device[i].budget_bytes <= left)
+            continue;
+        request->device[i].budget_bytes = left;
+        too_large |= i < plan->choice.n_devices && plan->peak_bytes[i] > left;
+    }
+    return too_large;
 }
 
 /* The plan before met its end: one whose peak is an eighth lower or, where that does not fit, as low as can be. */
@@ -264,7 +281,12 @@ lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
     fill_request(planner, &request);
     const lb_plan_sizer sizer = {planner, sizes_of};
     lb_status status = lb_plan_make(&request, &sizer, plan, error);
-    for (int k = 0; k < planner->params->n_retries && status == LB_STATUS_OK; k++)
+    int n_smaller = planner->params->n_retries;
+    if (n_smaller > 0 && status == LB_STATUS_OK && cut_to_free(planner, &request, plan)) {
+        status = lb_plan_make(&request, &sizer, plan, error);
+        n_smaller--;
+    }
+    for (int k = 0; k < n_smaller && status == LB_STATUS_OK; k++)
         status = make_smaller(&request, &sizer, plan, error);
     if (status != LB_STATUS_OK && status != LB_STATUS_DOES_NOT_FIT)
         return status;

@@ -51,20 +51,37 @@ static struct ggml_context *graph_context(void) {
                                                .no_alloc = true});
 }
 
-/* Makes the graph for n_tiles the current one. */
+static void drop_compute(lb_encoder *encoder) {
+    ggml_free(encoder->graph_ctx);
+    encoder->graph_ctx = NULL;
+    encoder->graph = NULL;
+    if (encoder->allocator)
+        ggml_gallocr_free(encoder->allocator);
+    encoder->allocator = NULL;
+    lb_ledger_sub_on(encoder->device.place, LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
+    encoder->compute_bytes = 0;
+}
+
+/* Makes the graph for n_tiles the current one. OUT_OF_MEMORY: there is none, and nothing on the device. */
 static lb_status use_graph(lb_encoder *encoder, int n_tiles, lb_error *error) {
     if (encoder->graph && encoder->graph_tiles == n_tiles)
         return LB_STATUS_OK;
     ggml_free(encoder->graph_ctx);
     encoder->graph = NULL;
     encoder->graph_ctx = graph_context();
-    if (!encoder->graph_ctx)
+    if (!encoder->allocator)
+        encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
+    if (!encoder->graph_ctx || !encoder->allocator)
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
     struct ggml_cgraph *graph =
         lb_encoder_graph(&encoder->model, encoder->graph_ctx, n_tiles, encoder->flash, encoder->device.is_cpu);
-    if (!ggml_gallocr_alloc_graph(encoder->allocator, graph))
+    if (!ggml_gallocr_alloc_graph(encoder->allocator, graph)) {
+        /* An allocator that failed must go: it has noted the places of this graph, and would give a smaller one places
+         * in a buffer that is not there. */
+        drop_compute(encoder);
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no room on %s for the activations of %d tiles",
                             encoder->device.name, n_tiles);
+    }
     encoder->graph = graph;
     encoder->graph_tiles = n_tiles;
     size_t bytes = ggml_gallocr_get_buffer_size(encoder->allocator, 0);
@@ -206,11 +223,6 @@ static lb_status rise(lb_encoder *encoder, lb_error *error) {
         status = lb_backend_open(&encoder->device, encoder->n_threads, &encoder->backend, error);
     if (status == LB_STATUS_OK && encoder->rest_weights)
         status = lb_weights_bring(encoder->model.weights, encoder->backend, error);
-    if (status == LB_STATUS_OK && !encoder->allocator) {
-        encoder->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(encoder->backend));
-        if (!encoder->allocator)
-            return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the vision encoder's graph");
-    }
     while (status == LB_STATUS_OK && (status = use_graph(encoder, encoder->tile_batch, error)) != LB_STATUS_OK) {
         if (status != LB_STATUS_OUT_OF_MEMORY || encoder->tile_batch == 1)
             return status;
@@ -218,17 +230,6 @@ static lb_status rise(lb_encoder *encoder, lb_error *error) {
         status = LB_STATUS_OK;
     }
     return status;
-}
-
-static void drop_compute(lb_encoder *encoder) {
-    ggml_free(encoder->graph_ctx);
-    encoder->graph_ctx = NULL;
-    encoder->graph = NULL;
-    if (encoder->allocator)
-        ggml_gallocr_free(encoder->allocator);
-    encoder->allocator = NULL;
-    lb_ledger_sub_on(encoder->device.place, LB_COMPONENT_VISION_COMPUTE, encoder->compute_bytes);
-    encoder->compute_bytes = 0;
 }
 
 void lb_encoder_rest(lb_encoder *encoder) {

@@ -257,8 +257,11 @@ lb_status lb_language_probe_sizes(lb_language_probe *probe, const lb_vlm_params 
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: no context of %d tokens can be made: %s", probe->path,
                             params->layout.n_cells, lb_nn_last_log_error());
     llama_free(ctx);
+    enum {
+        ROUNDED_OFF = 5243
+    }; /* libllama prints hundredths of a MiB: a budget must hold what it took half of one off */
     for (int i = 0; i < probe->n_devices; i++)
-        sizes->compute[i] = got[i].compute;
+        sizes->compute[i] = got[i].compute ? got[i].compute + ROUNDED_OFF : 0;
     sizes->host_compute = got[probe->n_devices].compute;
     return LB_STATUS_OK;
 }

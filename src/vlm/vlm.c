@@ -118,7 +118,9 @@ const lb_vlm_info *lb_vlm_get_info(const lb_vlm *vlm) {
 
 void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved) {
     *allocated = lb_ledger_device_bytes();
-    *reserved = lb_device_reserved_bytes(vlm->device);
+    *reserved = 0;
+    for (int i = 0; i < vlm->n_devices; i++)
+        *reserved += lb_device_reserved_bytes(&vlm->device[i]);
 }
 
 void lb_vlm_rest(lb_vlm *vlm) {

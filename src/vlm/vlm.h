@@ -79,7 +79,7 @@ lb_status lb_vlm_open(const lb_vlm_params *params, lb_vlm **vlm, lb_error *error
 const lb_vlm_info *lb_vlm_get_info(const lb_vlm *vlm);
 void lb_vlm_free(lb_vlm *vlm);
 
-/* Bytes on the device now: what the ledger holds, and what lb_device_reserved_bytes says. */
+/* Bytes on all devices now: what the ledger holds, and what lb_device_reserved_bytes says. */
 void lb_vlm_memory(const lb_vlm *vlm, size_t *allocated, size_t *reserved);
 
 /* Before something else needs the device (the detector): gives up what the layout says may rest. */

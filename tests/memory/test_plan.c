@@ -291,6 +291,33 @@ static void test_smallest_budget_fits(void **state) {
             }
 }
 
+/* What is said to be enough of several devices is, also where it is found for a budget that is nearly enough. */
+static void test_smallest_budget_of_several_fits(void **state) {
+    (void)state;
+    lb_error error = {0};
+    for (int detector = 0; detector < 2; detector++)
+        for (int n = 2; n <= 8; n *= 2) {
+            size_t least = SIZE_MAX;
+            for (size_t budget = 20 * GIB; budget > GIB; budget -= GIB / 16) {
+                lb_plan_request r = request_of(n, budget, 0, detector);
+                if (make(&r, &error) == LB_STATUS_OK) {
+                    check_plan(&r);
+                    continue;
+                }
+                const size_t smallest = plan.smallest_bytes;
+                assert_true(smallest > budget);
+                for (int d = 0; d < n; d++)
+                    r.device[d].budget_bytes = smallest;
+                if (make(&r, &error) != LB_STATUS_OK)
+                    fail_msg("%d devices of %zu MiB: the smallest budget, %zu MiB, does not do: %s", n, budget / MIB,
+                             smallest / MIB, error.message);
+                check_plan(&r);
+                least = smallest < least ? smallest : least;
+            }
+            print_message("%d devices%s: %zu MiB each\n", n, detector ? " with a detector" : "", least / MIB);
+        }
+}
+
 static void test_devices(void **state) {
     (void)state;
     lb_error error = {0};
@@ -345,6 +372,7 @@ int main(void) {
         cmocka_unit_test(test_first_way_first),
         cmocka_unit_test(test_what_is_not_needed_is_taken_back),
         cmocka_unit_test(test_smallest_budget_fits),
+        cmocka_unit_test(test_smallest_budget_of_several_fits),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_the_sizers_error_comes_through),
     };

@@ -47,9 +47,10 @@ class Trace(harness.Test):
         rows = re.findall(r"^  (\S.*?) +(\d+\.\d\d) +(\d+\.\d\d)$", run.err + run.out, re.M)
         self.assertGreaterEqual(len(rows), 5, run)
         for name, planned, measured in rows:
-            # libllama tells its weights, cache and activations to 0.01 MiB only, which a sum of them can show
-            self.assertAlmostEqual(float(planned), float(measured), delta=0.016 if name == "peak" else 0.0001,
-                                   msg=f"{name} {options}\n{run}")
+            # libllama tells its weights, cache and activations to 0.01 MiB only, which a sum of them can show; the plan adds
+            # half of that to the activations
+            most = {"peak": 0.021, "language activations": 0.011}.get(name, 0.0001)
+            self.assertAlmostEqual(float(planned), float(measured), delta=most, msg=f"{name} {options}\n{run}")
         together, = (float(measured) for name, _, measured in rows if name == "peak")
         self.assertAlmostEqual(together, peak[engine, 0] / 2**20, delta=0.006)
         # [VRAM ...] Allocated: is the ledger's, at the end

@@ -61,16 +61,13 @@ def _vocabulary():
     return None
 
 
-def _make_model():
-    """The folder of the tiny model; None when there is no vocabulary to make it with."""
-    given = os.environ.get("LOWBEAM_TEST_MODEL")
-    if given:
-        return given
+def make_model(*options):
+    """The folder of a tiny model, made with more of make_demo_model.py's options; None: no vocabulary to make it with."""
     digest = hashlib.sha256()
     for name in ("make_demo_model.py", "gguf_file.py", "qwen2_vocab.py"):
         with open(os.path.join(TOOLS, name), "rb") as file:
             digest.update(file.read())
-    digest.update(f"{PLAIN_TOKENS} {SEED}".encode())
+    digest.update(" ".join((str(PLAIN_TOKENS), str(SEED), *options)).encode())
     folder = os.path.join(BUILD, "test-model-" + digest.hexdigest()[:8])
     with open(folder + ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
@@ -80,7 +77,8 @@ def _make_model():
                 return None
             shutil.rmtree(folder + ".partial", ignore_errors=True)
             subprocess.run([sys.executable, os.path.join(TOOLS, "make_demo_model.py"), folder + ".partial", "--vocab",
-                            vocabulary, "--plain-tokens", str(PLAIN_TOKENS), "--seed", str(SEED)], check=True, stdout=subprocess.DEVNULL)
+                            vocabulary, "--plain-tokens", str(PLAIN_TOKENS), "--seed", str(SEED), *options], check=True,
+                           stdout=subprocess.DEVNULL)
             os.rename(folder + ".partial", folder)
     return folder
 
@@ -124,9 +122,9 @@ def detector_file():
     return path
 
 
-def model_files():
-    """(language model, vision part)"""
-    found = glob.glob(os.path.join(MODEL, "*.gguf"))
+def model_files(folder=None):
+    """(language model, vision part) of a folder, without one of the tiny model"""
+    found = glob.glob(os.path.join(folder or MODEL, "*.gguf"))
     vision, = (path for path in found if "mmproj" in os.path.basename(path))
     language, = (path for path in found if "mmproj" not in os.path.basename(path))
     return language, vision
@@ -260,11 +258,11 @@ class Test(unittest.TestCase):
                          "video_path": video, **fields, **(more[0] if more else {})})
         return self.write(name, json.dumps({"__count__": len(data), "data": data}, ensure_ascii=False))
 
-    def command(self, questions, *options, model=None, mmproj=None, frames=1, out=None):
+    def command(self, questions, *options, model=None, mmproj=None, frames=1, out=None, program=None):
         self.n_runs += 1
         csv_path = out or self.path(f"run{self.n_runs}.csv")
         # one thread: ggml's threads spin while they wait for each other, which on a busy machine takes long
-        return [LOWBEAM, "answer", questions, "--videos", self.folder, "--model", model or model_files()[0], "--mmproj",
+        return [program or LOWBEAM, "answer", questions, "--videos", self.folder, "--model", model or model_files()[0], "--mmproj",
                 mmproj or model_files()[1], "-n", str(frames), "-t", "1", "--out", csv_path, *options], csv_path
 
     def environment(self, extra):
@@ -417,7 +415,7 @@ def main():
     global MODEL, COMMON
     if not os.access(LOWBEAM, os.X_OK):
         sys.exit(f"{LOWBEAM}: there is no such program; LOWBEAM_BUILD names the build folder")
-    MODEL = _make_model()
+    MODEL = os.environ.get("LOWBEAM_TEST_MODEL") or make_model()
     if not MODEL:
         print("no model can be made, because llama.cpp's sources with the vocabulary could not be fetched")
         sys.exit(SKIPPED)
