@@ -78,8 +78,8 @@ typedef struct lb_plan_sizes {
     size_t language_pool[LB_DEVICES_MAX]; /* of the libraries while the language model works */
     size_t host_layer_weights;
     size_t vision_weights, vision_compute, vision_pool;
-    size_t detector_weights; /* without the text encoder's */
-    size_t detector_text;    /* text features, always there */
+    size_t detector_weights;                   /* without the text encoder's */
+    size_t detector_text;                      /* text features, always there */
     size_t text_encoder, text_encoder_compute; /* weights and activations while labels are set: at load */
     size_t detector_compute, detector_pool;
 } lb_plan_sizes;
