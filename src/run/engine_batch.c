@@ -56,6 +56,32 @@ void lb_session_prepare(lb_session *s) {
     s->n_ready = s->ready ? n : 0;
 }
 
+int lb_session_text_tokens(lb_session *s) {
+    const int batch = s->engine->params.reuse ? lb_vlm_get_info(s->engine->vlm)->n_parallel : 1;
+    const int n = s->n < batch ? s->n : batch;
+    int *no_tiles = calloc((size_t)s->clip->n_frames, sizeof *no_tiles), *before = s->sight.tiles_per_frame;
+    item first = {0};
+    int sum = 0;
+    s->sight.tiles_per_frame = no_tiles;
+    for (int i = 0; i < n && no_tiles; i++) {
+        item it;
+        item_build(s, i, &it);
+        size_t shared = 0;
+        while (i > 0 && shared < first.tokens.n && shared < it.tokens.n &&
+               first.tokens.id[shared] == it.tokens.id[shared])
+            shared++;
+        sum += (int)(it.tokens.n - shared);
+        if (i == 0)
+            first = it;
+        else
+            item_free(&it);
+    }
+    s->sight.tiles_per_frame = before;
+    item_free(&first);
+    free(no_tiles);
+    return sum;
+}
+
 /* From what is ready, else made now. */
 static void item_take(lb_session *s, int question, item *it) {
     if (question < s->n_ready && s->ready[question].question == question) {
@@ -234,13 +260,11 @@ static void reply_answer(const lb_session *s, const item *it, const lb_vlm_reply
 static void note_pace(lb_session *s, const lb_vlm_ask *asks, int n_asks, const lb_vlm_reply *replies, double prompt_s,
                       double generate_s) {
     lb_pace *pace = &s->engine->pace;
-    const int n_pictures = s->sight.n_tiles * lb_vlm_get_info(s->engine->vlm)->tokens_per_tile;
     int n = s->n_prefix, written = 0; /* tokens */
     for (int i = 0; i < n_asks; i++) {
         n += asks[i].n_tokens - s->n_prefix;
         written = replies[i].n_tokens > written ? replies[i].n_tokens : written;
     }
-    const int text = s->n_prefix > 0 ? n - n_pictures : n - n_asks * n_pictures;
     if (!s->prefix_noted || s->n_prefix == 0)
         lb_pace_note(&pace->prompt_s, prompt_s / n);
     s->prefix_noted = true;
@@ -248,8 +272,6 @@ static void note_pace(lb_session *s, const lb_vlm_ask *asks, int n_asks, const l
         lb_pace_note(&pace->generate_s, generate_s / written);
     if (written > pace->new_tokens)
         pace->new_tokens = written;
-    if (text > pace->text_tokens)
-        pace->text_tokens = text;
 }
 
 /* prompt_s: with the prefix, where that had to be evaluated. */

@@ -22,13 +22,14 @@ static int tiles_of_frame(const lb_engine_clip *clip) {
     return most;
 }
 
-static lb_pace_load load_of(const lb_session *s) {
+static lb_pace_load load_of(lb_session *s) {
     const lb_engine_params *p = &s->engine->params;
     return (lb_pace_load){.n_frames = s->clip->n_frames,
                           .tiles_per_frame = tiles_of_frame(s->clip),
                           .crops_per_frame = s->engine->find ? p->max_detections : 0,
                           .detector_frames = s->engine->find ? s->clip->n_frames : 0,
                           .tokens_per_tile = lb_vlm_get_info(s->engine->vlm)->tokens_per_tile,
+                          .text_tokens = lb_session_text_tokens(s),
                           .max_new_tokens = p->letter_only ? 0 : p->max_new_tokens};
 }
 

@@ -86,6 +86,9 @@ lb_status lb_session_encode(lb_session *s, lb_error *error);
 void lb_session_prepare(lb_session *s);
 void lb_session_free(lb_session *s); /* all but the sight */
 
+/* Tokens of the first batch's prompts, what they share counted once, without pictures and detections. */
+int lb_session_text_tokens(lb_session *s);
+
 /* Before the phases "prompt" and "generate": what all questions begin with. */
 void lb_session_find_prefix(lb_session *s);
 

@@ -2,8 +2,10 @@
 
 /* Of the time that is left, what is planned for: speeds vary, and a late answer is worse than one crop less. */
 #define PLANNED_SHARE 0.85
-/* Before the first prompt has been counted. */
-enum { TEXT_TOKENS = 1024, NEW_TOKENS = 8 };
+enum {
+    NEW_TOKENS = 8,    /* of an answer, before the first one has been seen */
+    TOKENS_A_LABEL = 6 /* of a detection in the prompt */
+};
 
 void lb_pace_note(double *known_s, double measured_s) {
     if (measured_s > 0)
@@ -13,10 +15,10 @@ void lb_pace_note(double *known_s, double measured_s) {
 double lb_pace_seconds(const lb_pace *pace, const lb_pace_load *load, lb_pace_share share) {
     const double crops = pace->crops > 0 && pace->crops < share.crops_per_frame ? pace->crops : share.crops_per_frame;
     const double tiles = share.n_frames * (load->tiles_per_frame + crops);
-    const int text = pace->text_tokens > 0 ? pace->text_tokens : TEXT_TOKENS;
     int written = pace->new_tokens > 0 ? pace->new_tokens : NEW_TOKENS;
     if (written > load->max_new_tokens)
         written = load->max_new_tokens;
+    const double text = load->text_tokens + TOKENS_A_LABEL * share.n_frames * crops;
     const double looked_at = share.crops_per_frame > 0 && load->detector_frames > 0 ? share.n_frames : 0;
     return looked_at * pace->detect_s + tiles * pace->encode_s +
            (tiles * load->tokens_per_tile + text) * pace->prompt_s + written * pace->generate_s;

@@ -15,7 +15,6 @@ typedef struct lb_pace {
     double generate_s; /* a token that is written, for a whole batch of questions */
     double crops;      /* a frame's, where all that the detector finds are let in; 0: as many as may be */
     int new_tokens;    /* written by the longest answer so far */
-    int text_tokens;   /* of the longest prompt so far, pictures not counted, with all that shared its batch */
 } lb_pace;
 
 /* Keeps the slower of what was known and what was measured; a faster one is believed step by step. */
@@ -27,6 +26,7 @@ typedef struct lb_pace_load {
     int crops_per_frame;           /* at most; 0: no detector */
     int detector_frames;           /* that are still to be looked at by the detector: n_frames, or 0 */
     int tokens_per_tile;
+    int text_tokens;    /* of a batch of its questions, without pictures and detections */
     int max_new_tokens; /* 0: none is written */
 } lb_pace_load;
 
