@@ -39,6 +39,8 @@ struct ggml_tensor *lb_attend(lb_gdino_graph *g, struct ggml_tensor *q, struct g
     struct ggml_context *ctx = g->ctx;
     const int64_t d_head = q->ne[0], n_head = q->ne[1], n_query = q->ne[2], n_batch = q->ne[3];
     q = ggml_permute(ctx, q, 0, 2, 1, 3); /* ne = [d_head, n, H, B] */
+    if (g->way == LB_GDINO_BY_FUNCTION)   /* ggml's fast products on the CPU take nothing else */
+        q = ggml_cont(ctx, q);
     k = ggml_cont(ctx, ggml_permute(ctx, k, 0, 2, 1, 3));
     v = ggml_cont(ctx, ggml_permute(ctx, v, 1, 2, 0, 3)); /* ne = [n, d_head, H, B] */
     struct ggml_tensor *kq = ggml_soft_max_ext(ctx, lb_gdino_product(g, k, q), mask, scale, 0.0f);

@@ -59,6 +59,19 @@ static void test_every_exponent(void **state) {
     print_message("%d numbers of every size hold\n", n);
 }
 
+static void test_ends(void **state) {
+    (void)state;
+    float y;
+    lb_gelu_row(&(float){0.0f}, NULL, &y, 1);
+    assert_true(y == 0.0f && !signbit(y));
+    lb_gelu_row(&(float){-0.0f}, NULL, &y, 1);
+    assert_true(y == 0.0f && signbit(y));
+    lb_gelu_row(&(float){INFINITY}, NULL, &y, 1);
+    assert_true(y == INFINITY);
+    lb_gelu_row(&(float){-INFINITY}, NULL, &y, 1);
+    assert_true(isnan(y)); /* zero times it, as in the formula */
+}
+
 static void test_bias_and_places(void **state) {
     (void)state;
     float x[37], bias[37], apart[37], together[37];
@@ -76,6 +89,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_every_exponent),
+        cmocka_unit_test(test_ends),
         cmocka_unit_test(test_bias_and_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
