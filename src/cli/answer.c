@@ -44,7 +44,7 @@ static void print_result(const lb_run_result *r, const char *cache_dir, double d
     if (deadline_s > 0)
         printf("Deadline %g s: %zu of %zu in time, the slowest took %.2f s; %zu from less than all frames, crops or "
                "text\n",
-               deadline_s, n_now - r->n_late, n_now, r->slowest_s, r->n_hurried);
+               deadline_s, r->n_in_time, n_now, r->slowest_s, r->n_hurried);
     if (cache_dir)
         printf("cache: %zu of %zu videos from %s\n", r->n_cached, r->n_videos, cache_dir);
     if (r->n_empty > 0)

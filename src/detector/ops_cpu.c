@@ -1,20 +1,12 @@
 /* Windows and samples on the CPU, as ggml's custom operations. Their sums are short, so they are written once and
  * compiled twice, for AVX2 and for any processor. */
 #include "detector/ops.h"
+#include "nn/avx2.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define AVX2     __attribute__((target("avx2,fma")))
-#define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-#else
-#define AVX2
-#define HAS_AVX2 0
-#endif
-#define INLINE __attribute__((always_inline)) static inline
 
 enum { PLACES_MAX = LB_OP_WINDOW_MAX * LB_OP_WINDOW_MAX, D_HEAD_MAX = LB_OP_D_HEAD_MAX };
 
@@ -26,8 +18,8 @@ typedef struct window_memory {
 } window_memory;
 
 /* One window and head. */
-INLINE void attend(window_memory *m, const lb_op *op, const float *qkv, const float *bias, const float *position,
-                   float *out, int head, int d_head, int channels, int n) {
+LB_INLINE void attend(window_memory *m, const lb_op *op, const float *qkv, const float *bias, const float *position,
+                      float *out, int head, int d_head, int channels, int n) {
     for (int p = 0; p < n; p++) {
         const float *row = m->token[p] < 0 ? bias : qkv + (size_t)m->token[p] * (size_t)(3 * channels);
         row += head * d_head;
@@ -64,7 +56,7 @@ INLINE void attend(window_memory *m, const lb_op *op, const float *qkv, const fl
     }
 }
 
-INLINE void windows(window_memory *m, const lb_op *op, int thread, int n_threads) {
+LB_INLINE void windows(window_memory *m, const lb_op *op, int thread, int n_threads) {
     const struct ggml_tensor *qkv = op->src[0];
     const int channels = (int)op->node->ne[0], d_head = channels / op->n_heads;
     const int n = op->windows.window * op->windows.window;
@@ -89,7 +81,7 @@ INLINE void windows(window_memory *m, const lb_op *op, int thread, int n_threads
     }
 }
 
-AVX2 static void windows_avx2(window_memory *m, const lb_op *op, int thread, int n_threads) {
+LB_AVX2 static void windows_avx2(window_memory *m, const lb_op *op, int thread, int n_threads) {
     windows(m, op, thread, n_threads);
 }
 
@@ -103,12 +95,12 @@ void lb_op_windows_cpu(struct ggml_tensor *dst, int thread, int n_threads, void 
     window_memory *m = malloc(sizeof *m);
     if (!m)
         abort(); /* ggml's functions cannot fail; it ends so itself */
-    (HAS_AVX2 ? windows_avx2 : windows_plain)(m, op, thread, n_threads);
+    (LB_HAS_AVX2 ? windows_avx2 : windows_plain)(m, op, thread, n_threads);
     free(m);
 }
 
-INLINE void sample_head(const lb_op *op, const float *value, const float *offsets, const float *logits,
-                        const float *keep, const float *const place[4], size_t channels, int d_head, float *out) {
+LB_INLINE void sample_head(const lb_op *op, const float *value, const float *offsets, const float *logits,
+                           const float *keep, const float *const place[4], size_t channels, int d_head, float *out) {
     const int n = op->n_levels * op->n_points;
     float largest = -INFINITY, sum = 0.0f, acc[D_HEAD_MAX] = {0};
     for (int i = 0; i < n; i++)
@@ -134,7 +126,7 @@ INLINE void sample_head(const lb_op *op, const float *value, const float *offset
         out[c] = acc[c] / sum;
 }
 
-INLINE void sample(const lb_op *op, int thread, int n_threads) {
+LB_INLINE void sample(const lb_op *op, int thread, int n_threads) {
     const struct ggml_tensor *const *src = (const struct ggml_tensor *const *)op->src;
     const size_t d = (size_t)op->node->ne[0], n = (size_t)op->node->ne[1], total = n * (size_t)op->node->ne[2];
     const size_t d_head = d / (size_t)op->n_heads, n_samples = (size_t)(op->n_levels * op->n_points);
@@ -163,7 +155,7 @@ INLINE void sample(const lb_op *op, int thread, int n_threads) {
     }
 }
 
-AVX2 static void sample_avx2(const lb_op *op, int thread, int n_threads) {
+LB_AVX2 static void sample_avx2(const lb_op *op, int thread, int n_threads) {
     sample(op, thread, n_threads);
 }
 
@@ -173,5 +165,5 @@ static void sample_plain(const lb_op *op, int thread, int n_threads) {
 
 void lb_op_sample_cpu(struct ggml_tensor *dst, int thread, int n_threads, void *user) {
     (void)dst;
-    (HAS_AVX2 ? sample_avx2 : sample_plain)(user, thread, n_threads);
+    (LB_HAS_AVX2 ? sample_avx2 : sample_plain)(user, thread, n_threads);
 }

@@ -1,23 +1,16 @@
 #include "nn/gelu.h"
 
+#include "nn/avx2.h"
+
 #include <ggml.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define AVX2     __attribute__((target("avx2,fma"), optimize("O3")))
-#define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-#else
-#define AVX2
-#define HAS_AVX2 0
-#endif
-#define INLINE __attribute__((always_inline)) static inline
-
 /* erf(z) = z P(z^2) / Q(z^2) up to 4 and 1 from there; tools/fit_erf.py made P and Q, whose error is 2e-8, below the
  * rounding of the sums in f32 (tests/nn/test_gelu.c prints both). No branch and no call, so that compilers make eight
  * at once of it (with -fno-trapping-math: CMakeLists.txt). */
-INLINE float gelu(float x) {
+LB_INLINE float gelu(float x) {
     const float z = x * 0.70710678f, t = z * z;
     float p = 1.974689344e-06f, q = 3.747814695e-05f;
     p = p * t + 2.880182302e-04f;
@@ -35,7 +28,7 @@ INLINE float gelu(float x) {
     return 0.5f * x * (1.0f + erf);
 }
 
-INLINE void row(const float *x, const float *bias, float *to, int n) {
+LB_INLINE void row(const float *x, const float *bias, float *to, int n) {
     if (bias)
         for (int i = 0; i < n; i++)
             to[i] = gelu(x[i] + bias[i]);
@@ -44,7 +37,7 @@ INLINE void row(const float *x, const float *bias, float *to, int n) {
             to[i] = gelu(x[i]);
 }
 
-AVX2 static void row_avx2(const float *x, const float *bias, float *to, int n) {
+LB_AVX2 static void row_avx2(const float *x, const float *bias, float *to, int n) {
     row(x, bias, to, n);
 }
 
@@ -53,7 +46,7 @@ static void row_plain(const float *x, const float *bias, float *to, int n) {
 }
 
 void lb_gelu_row(const float *x, const float *bias, float *to, int n) {
-    (HAS_AVX2 ? row_avx2 : row_plain)(x, bias, to, n);
+    (LB_HAS_AVX2 ? row_avx2 : row_plain)(x, bias, to, n);
 }
 
 static void run(struct ggml_tensor *to, const struct ggml_tensor *x, const float *bias, int thread, int n_threads) {

@@ -342,6 +342,7 @@ static void pass_reply(const json_t *m, int n_questions, void (*reply)(const lb_
         .n_empty = (int)json_integer_value(json_object_get(m, "n_empty")),
         .elapsed_s = json_number_value(json_object_get(m, "elapsed_s")),
         .n_frames = (int)json_integer_value(json_object_get(m, "n_frames")),
+        .fewer_crops = json_is_true(json_object_get(m, "fewer_crops")),
         .max_crops = (int)json_integer_value(json_object_get(m, "max_crops")),
         .cut = json_is_true(json_object_get(m, "cut")),
     };

@@ -158,16 +158,17 @@ static void send_seen(video *v) {
 static void send_reply(const lb_engine_reply *r, void *user) {
     video *v = user;
     int n_choices = v->questions[r->question].n_choices;
-    send_message(
-        v->server,
-        json_pack(
-            "{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f, s:f, s:i, s:f, s:i, s:i, s:b}",
-            "type", "reply", "question", r->question, "status", (int)r->status, "message", lb_wire_bytes(r->message),
-            "letter", r->letter, "fallback", (int)r->fallback, "text", r->text, "prompt", r->prompt, "n_prompt_tokens",
-            r->n_prompt_tokens, "n_new_tokens", r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
-            "letter_probabilities", floats(r->letter_probabilities, n_choices), "detect_s", r->detect_s, "encode_s",
-            r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s, "n_empty", r->n_empty, "elapsed_s",
-            r->elapsed_s, "n_frames", r->n_frames, "max_crops", r->max_crops, "cut", (int)r->cut));
+    send_message(v->server,
+                 json_pack("{s:s, s:i, s:i, s:o, s:i, s:b, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:f, s:f, s:f, s:i, s:f, "
+                           "s:i, s:b, s:i, s:b}",
+                           "type", "reply", "question", r->question, "status", (int)r->status, "message",
+                           lb_wire_bytes(r->message), "letter", r->letter, "fallback", (int)r->fallback, "text",
+                           r->text, "prompt", r->prompt, "n_prompt_tokens", r->n_prompt_tokens, "n_new_tokens",
+                           r->n_new_tokens, "letter_logits", floats(r->letter_logits, n_choices),
+                           "letter_probabilities", floats(r->letter_probabilities, n_choices), "detect_s", r->detect_s,
+                           "encode_s", r->encode_s, "prompt_s", r->prompt_s, "generate_s", r->generate_s, "n_empty",
+                           r->n_empty, "elapsed_s", r->elapsed_s, "n_frames", r->n_frames, "fewer_crops",
+                           (int)r->fewer_crops, "max_crops", r->max_crops, "cut", (int)r->cut));
 }
 
 static bool keep_going(void *user) {

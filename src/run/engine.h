@@ -125,8 +125,9 @@ typedef struct lb_engine_reply {
     int n_empty;                       /* the video's boxes without area, which were left out */
     double elapsed_s;                  /* from the call to this reply, other batches' time not counted */
     int n_frames;                      /* that were looked at */
-    int max_crops; /* a frame's, that were let in; 0 in a clip with a deadline: the detector was not asked */
-    bool cut;      /* the text ended for want of time */
+    bool fewer_crops; /* the deadline let in no more than max_crops of a frame; 0: the detector was not asked */
+    int max_crops;
+    bool cut; /* the text ended for want of time */
 } lb_engine_reply;
 
 typedef struct lb_engine_callbacks {

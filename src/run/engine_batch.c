@@ -125,6 +125,7 @@ static void reply_error(const lb_session *s, const item *it, const lb_error *err
                              .n_empty = s->sight.findings.n_empty,
                              .elapsed_s = elapsed_s(s),
                              .n_frames = s->clip->n_frames,
+                             .fewer_crops = s->engine->find && s->max_crops < s->engine->params.max_detections,
                              .max_crops = s->max_crops};
     s->callbacks.reply(&reply, s->callbacks.user);
 }
@@ -250,6 +251,7 @@ static void reply_answer(const lb_session *s, const item *it, const lb_vlm_reply
                                  .generate_s = generate_s,
                                  .elapsed_s = elapsed_s(s),
                                  .n_frames = s->clip->n_frames,
+                                 .fewer_crops = s->engine->find && s->max_crops < s->engine->params.max_detections,
                                  .max_crops = s->max_crops,
                                  .cut = got->cut};
         s->callbacks.reply(&reply, s->callbacks.user);

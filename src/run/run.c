@@ -4,6 +4,7 @@
 #include "base/time.h"
 #include "memory/host.h"
 #include "run/npy.h"
+#include "run/haste.h"
 #include "run/output.h"
 #include "run/prefetch.h"
 #include "vlm/encoder.h"
@@ -104,47 +105,6 @@ static double before_engine_s(const group_state *g) {
     return g->lost_s + (frames ? frames->decode_time_s + g->clip->tile_time_s : 0);
 }
 
-/* What the deadline did to an answer, and whether it came in time; "": nothing. */
-static void describe_haste(group_state *g, const lb_engine_reply *reply, double elapsed_s, char *text, size_t n) {
-    const lb_run_params *p = g->run->params;
-    lb_run_result *result = g->run->result;
-    const int n_frames = p->clip.frames.n_frames, most = p->child.engine.max_detections;
-    text[0] = 0;
-    if (elapsed_s > result->slowest_s)
-        result->slowest_s = elapsed_s;
-    if (p->deadline_s == 0 || reply->status != LB_STATUS_OK)
-        return;
-    FILE *out = fmemopen(text, n, "w");
-    if (!out)
-        return;
-    const char *sep = "";
-    fprintf(out, "--deadline %gs: ", p->deadline_s);
-    if (reply->n_frames < n_frames) {
-        fprintf(out, "%d of %d frames", reply->n_frames, n_frames);
-        sep = ", ";
-    }
-    if (p->child.engine.detector_path && reply->max_crops == 0) {
-        fprintf(out, "%swithout the detector", sep);
-        sep = ", ";
-    } else if (p->child.engine.detector_path && reply->max_crops < most) {
-        fprintf(out, "%s%d of %d crops a frame", sep, reply->max_crops, most);
-        sep = ", ";
-    }
-    if (reply->cut) {
-        fprintf(out, "%stext ended after %d tokens", sep, reply->n_new_tokens);
-        sep = ", ";
-    }
-    result->n_hurried += *sep != 0;
-    const bool late = elapsed_s > p->deadline_s;
-    result->n_late += late;
-    if (late)
-        fprintf(out, "%sit took %.1f s", sep, elapsed_s);
-    const bool nothing = !*sep && !late;
-    fclose(out);
-    if (nothing)
-        text[0] = 0;
-}
-
 static void take_reply(const lb_engine_reply *reply, void *user) {
     group_state *g = user;
     const size_t place = g->first + (size_t)reply->question;
@@ -163,7 +123,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     const double n_sharing = (double)g->group->n_questions;
     const double elapsed_s = before_engine_s(g) + reply->elapsed_s;
     char hurried[256];
-    describe_haste(g, reply, elapsed_s, hurried, sizeof hurried);
+    lb_haste_note(g->run->params, reply, elapsed_s, g->run->result, hurried, sizeof hurried);
     lb_journal_record record = {
         .index = (int64_t)g->group->question[place],
         .letter = reply->letter,

@@ -48,8 +48,8 @@ typedef struct lb_run_result {
     size_t n_videos, n_children; /* videos asked about; engine processes used */
     size_t n_cached; /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
     size_t n_empty;  /* detector's boxes without area, which were left out */
-    size_t n_late,
-        n_hurried;    /* answers after the deadline; from fewer frames or crops, or with less text, for its sake */
+    size_t n_in_time,
+        n_hurried;    /* answers within the deadline; from fewer frames or crops, or less text, for its sake */
     double slowest_s; /* of all that were asked: lb_journal_record.elapsed_s */
     bool interrupted;
     double seconds; /* without loading the models */
