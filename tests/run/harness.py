@@ -221,6 +221,15 @@ def children(pid, word):
     return [child for child, (parent, _, command) in processes().items() if parent == pid and word in command]
 
 
+def has_mapped(pid, name):
+    """Whether this process has a memory file of this name in its memory."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            return name in file.read()
+    except OSError:
+        return False
+
+
 def is_alive(pid):
     _, state, _ = processes().get(pid, (0, "X", ""))
     return state not in "ZX"
