@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,4 +73,39 @@ cleanup:
     free(buffer);
     close(fd);
     return status;
+}
+
+lb_status lb_folder_make(const char *folder, lb_error *error) {
+    char path[PATH_MAX];
+    if (!*folder)
+        return lb_error_set(error, LB_STATUS_IO, "a folder without a name cannot be made");
+    if ((size_t)snprintf(path, sizeof path, "%s", folder) >= sizeof path)
+        return lb_error_set(error, LB_STATUS_IO, "%s: the path is too long", folder);
+    for (char *at = path + 1;; at++) {
+        if (*at && *at != '/')
+            continue;
+        char end = *at;
+        *at = 0;
+        if (mkdir(path, 0777) != 0 && errno != EEXIST)
+            return lb_error_set(error, LB_STATUS_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
+        *at = end;
+        if (end)
+            continue;
+        struct stat st; /* what is there may be a file */
+        if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+            return lb_error_set(error, LB_STATUS_IO, "%s: is there already, and no folder", path);
+        return LB_STATUS_OK;
+    }
+}
+
+bool lb_user_cache(char *path, size_t n) {
+    const char *own = getenv("LOWBEAM_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int length = -1;
+    if (own && own[0])
+        length = snprintf(path, n, "%s", own);
+    else if (xdg && xdg[0] == '/')
+        length = snprintf(path, n, "%s/lowbeam", xdg);
+    else if (home && home[0])
+        length = snprintf(path, n, "%s/.cache/lowbeam", home);
+    return length > 0 && (size_t)length < n;
 }

@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/detect_output.h"
 #include "cli/models.h"

@@ -1,5 +1,6 @@
 #include "answer/text.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "image/files.h"

@@ -1,4 +1,5 @@
 /* The hashes that the cache folder keeps; see fingerprint.h. */
+#include "base/file.h"
 #include "journal/fingerprint.h"
 
 #include <errno.h>
@@ -15,27 +16,12 @@ enum { MAX_FILE_BYTES = 1 << 20 }; /* thousands of files; then it begins anew */
 
 /* The file's name; false: there is no folder to keep it in. make: makes the folder. */
 static bool cache_file(char name[PATH_MAX], bool make) {
-    const char *own = getenv("LOWBEAM_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = -1;
-    if (own && own[0])
-        n = snprintf(name, PATH_MAX, "%s", own);
-    else if (xdg && xdg[0] == '/')
-        n = snprintf(name, PATH_MAX, "%s/lowbeam", xdg);
-    else if (home && home[0])
-        n = snprintf(name, PATH_MAX, "%s/.cache/lowbeam", home);
-    if (n < 0 || n > PATH_MAX - 16)
+    static const char FILE_NAME[] = "/hashes";
+    if (!lb_user_cache(name, PATH_MAX - sizeof FILE_NAME))
         return false;
-    for (char *at = name + 1; make; at++) {
-        char c = *at;
-        if (c != '/' && c != 0)
-            continue;
-        *at = 0;
-        bool there = mkdir(name, 0777) == 0 || errno == EEXIST;
-        *at = c;
-        if (c == 0 || !there)
-            break;
-    }
-    strcat(name, "/hashes");
+    if (make)
+        (void)lb_folder_make(name, NULL); /* else the file cannot be opened */
+    strcat(name, FILE_NAME);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -327,10 +328,11 @@ static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan 
              r->detector ? " and detector" : "");
     if (c->n_parallel != s->n_parallel)
         note(plan, "%d questions in flight in place of %d", c->n_parallel, s->n_parallel);
-    if (c->weight_bits && c->weight_bits != s->weight_bits)
-        note(plan, "%d-bit weights (allowed; may change answers)", c->weight_bits);
-    if (c->kv_q8 && !s->kv_q8)
-        note(plan, "q8_0 KV cache (allowed; may change answers)");
+    if (c->weight_bits)
+        note(plan, "%d-bit weights (%s; may change answers)", c->weight_bits,
+             c->weight_bits == s->weight_bits ? "asked for" : "allowed");
+    if (c->kv_q8)
+        note(plan, "q8_0 KV cache (%s; may change answers)", s->kv_q8 ? "asked for" : "allowed");
     if (c->crops_per_frame != s->crops_per_frame)
         note(plan, "at most %d crops a frame in place of %d (allowed; may change answers)", c->crops_per_frame,
              s->crops_per_frame);
@@ -438,6 +440,7 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
     start.n_ubatch = request->n_ubatch;
     start.n_parallel = request->reuse ? request->n_parallel : 1;
     start.weight_bits = request->weight_bits;
+    start.kv_q8 = request->kv_q8;
     start.tiles_per_frame = request->tiles_per_frame;
     start.crops_per_frame = request->crops_per_frame;
     start.n_devices = 1;
@@ -458,11 +461,11 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
         d++;
     const lb_plan_device *device = &request->device[d];
     return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
-                        "does not fit: %.2f GiB on %s, with every saving that %s; the smallest --vram that would do is "
-                        "%.2fGiB",
-                        (double)device->budget_bytes / (1 << 30), device->name,
+                        "does not fit: %.0f MiB on %s, with every saving that %s; the smallest --vram that would do is "
+                        "%.0fMiB",
+                        (double)device->budget_bytes / (1 << 20), device->name,
                         request->allow ? "is allowed"
                                        : "leaves the answers as they are (--allow kv-q8,weights-q8,"
                                          "weights-q4,fewer-tiles,fewer-crops would allow more)",
-                        (double)(plan->smallest_bytes + (1 << 20)) / (1 << 30) + 0.005);
+                        ceil((double)plan->smallest_bytes / (1 << 20)));
 }

@@ -2,6 +2,7 @@
 #include "memory/plan.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,8 +104,8 @@ char *lb_plan_text(const lb_plan *plan) {
             gib(plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS]), gib(plan->host_bytes[LB_COMPONENT_EMBEDDINGS]),
             gib(plan->host_bytes[LB_COMPONENT_FRAMES]));
     if (!plan->fits)
-        fprintf(out, "It does not fit; the smallest --vram that would do is %.2fGiB\n",
-                gib(plan->smallest_bytes + (1 << 20)) + 0.005);
+        fprintf(out, "It does not fit; the smallest --vram that would do is %.0fMiB\n",
+                ceil((double)plan->smallest_bytes / (1 << 20)));
     fclose(out);
     return text;
 }

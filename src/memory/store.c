@@ -1,6 +1,7 @@
 #include "memory/store.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
 
@@ -34,21 +35,6 @@ struct lb_store {
     size_t limit;
 };
 
-static lb_status make_folders(char *path, lb_error *error) {
-    for (char *at = path + 1;; at++) {
-        const char c = *at;
-        if (c != '/' && c != 0)
-            continue;
-        *at = 0;
-        const int rc = mkdir(path, 0777), cause = errno;
-        *at = c;
-        if (rc != 0 && cause != EEXIST && c == 0)
-            return lb_error_set(error, LB_STATUS_IO, "%s: cannot be made: %s", path, strerror(cause));
-        if (c == 0)
-            return LB_STATUS_OK;
-    }
-}
-
 lb_status lb_store_open(const char *folder, size_t limit_bytes, lb_store **out, lb_error *error) {
     *out = NULL;
     lb_store *store = calloc(1, sizeof *store);
@@ -59,7 +45,7 @@ lb_status lb_store_open(const char *folder, size_t limit_bytes, lb_store **out, 
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory", folder);
     }
     *store = (lb_store){.folder = copy, .fd = -1, .limit = limit_bytes};
-    lb_status status = make_folders(copy, error);
+    lb_status status = lb_folder_make(copy, error);
     if (status == LB_STATUS_OK && (store->fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         status = lb_error_set(error, LB_STATUS_IO, "%s: %s", folder, strerror(errno));
     if (status == LB_STATUS_OK && faccessat(store->fd, ".", W_OK | X_OK, 0) != 0)

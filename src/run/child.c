@@ -180,9 +180,10 @@ static json_t *plan_message(const lb_engine_params *p) {
                          p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
                          p->work->picture_height, "frame_bytes", (json_int_t)p->work->frame_bytes, "longest", longest);
     }
-    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:o, s:I, s:I}", "work", work, "vram", vram, "n_retries", p->n_retries,
-                     "allow", (int)p->allow, "weight_bits", p->weight_bits, "cache_dir", lb_wire_bytes(p->cache_dir),
-                     "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes", (json_int_t)p->cache_bytes);
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:I, s:I}", "work", work, "vram", vram, "n_retries",
+                     p->n_retries, "allow", (int)p->allow, "weight_bits", p->weight_bits, "kv_bits", p->kv_bits,
+                     "cache_dir", lb_wire_bytes(p->cache_dir), "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes",
+                     (json_int_t)p->cache_bytes);
 }
 
 static json_t *open_message(const lb_child_params *params) {

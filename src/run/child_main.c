@@ -72,6 +72,7 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.ram_bytes = (size_t)json_integer_value(json_object_get(m, "ram_bytes"));
     p.cache_bytes = (size_t)json_integer_value(json_object_get(m, "cache_bytes"));
     p.weight_bits = (int)json_integer_value(json_object_get(m, "weight_bits"));
+    p.kv_bits = (int)json_integer_value(json_object_get(m, "kv_bits"));
     p.deadlines = json_is_true(json_object_get(m, "deadlines"));
     return p;
 }

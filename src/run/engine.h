@@ -58,7 +58,8 @@ typedef struct lb_engine_params {
     int n_retries;                     /* plans before this one that met their end: budgets are cut to what is free
                                           now, and for each to an eighth less than the peak of the one before */
     unsigned allow;                    /* LB_ALLOW_*: what may change answers */
-    int weight_bits;                   /* 8: take 8-bit weights in any case; 0 */
+    int weight_bits;                   /* 8, 4: take such weights in any case; 0: what the file has */
+    int kv_bits;                       /* 8: take a q8_0 KV cache in any case; 0: f16, f32 with vlm.exact */
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
                                           0: no limit */
     size_t cache_bytes;             /* of that, most for frames and tiles (for the plan's table alone); 0: no limit */

@@ -1,5 +1,6 @@
 #include "answer/letter.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "run/dialogue.h"

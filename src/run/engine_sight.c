@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/file.h"
 #include "base/time.h"
 #include "run/crops.h"
 #include "run/engine_internal.h"

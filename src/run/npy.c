@@ -68,29 +68,6 @@ lb_status lb_text_write(const char *folder, const char *name, const char *text, 
     return write_file(folder, name, "", 0, (const void *const[]){text}, 1, n, error);
 }
 
-lb_status lb_folder_make(const char *folder, lb_error *error) {
-    char path[PATH_MAX];
-    if (!*folder)
-        return lb_error_set(error, LB_STATUS_IO, "a folder without a name cannot be made");
-    if ((size_t)snprintf(path, sizeof path, "%s", folder) >= sizeof path)
-        return lb_error_set(error, LB_STATUS_IO, "%s: the path is too long", folder);
-    for (char *at = path + 1;; at++) {
-        if (*at && *at != '/')
-            continue;
-        char end = *at;
-        *at = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            return lb_error_set(error, LB_STATUS_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
-        *at = end;
-        if (end)
-            continue;
-        struct stat st; /* what is there may be a file */
-        if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-            return lb_error_set(error, LB_STATUS_IO, "%s: is there already, and no folder", path);
-        return LB_STATUS_OK;
-    }
-}
-
 void lb_name_clean(const char *name, char *out, size_t n) {
     size_t i = 0;
     for (; name[i] && i + 1 < n; i++) {

@@ -1,4 +1,4 @@
-/* NumPy's .npy files (format 1.0, C order), and folders to put them in: what --dump writes. */
+/* NumPy's .npy files (format 1.0, C order) and texts: what --dump writes. */
 #ifndef LB_RUN_NPY_H
 #define LB_RUN_NPY_H
 
@@ -16,9 +16,6 @@ lb_status lb_npy_write_parts(const char *folder, const char *name, const char *t
                              const void *const *part, lb_error *error);
 
 lb_status lb_text_write(const char *folder, const char *name, const char *text, size_t n, lb_error *error);
-
-/* Makes folder and what leads to it. */
-lb_status lb_folder_make(const char *folder, lb_error *error);
 
 /* name with every byte outside [A-Za-z0-9._-] as '_', into out (cut to n - 1). */
 void lb_name_clean(const char *name, char *out, size_t n);

@@ -1,6 +1,7 @@
 #include "run/output.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "run/npy.h"
 
 #include <errno.h>

@@ -221,6 +221,7 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         .n_parallel = params->vlm.n_parallel > 0 ? params->vlm.n_parallel : lb_vlm_default_params().n_parallel,
         .reuse = params->reuse,
         .weight_bits = params->weight_bits,
+        .kv_q8 = params->kv_bits == 8,
     };
     for (int i = 0; i < planner->n_devices; i++) {
         const lb_device *device = &planner->device[i];

@@ -1,6 +1,7 @@
 #include "run/run_internal.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/time.h"
 #include "memory/host.h"
 #include "run/npy.h"

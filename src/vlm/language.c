@@ -51,6 +51,8 @@ struct llama_model_params lb_language_model_params(const lb_vlm_params *params, 
     scratch->devices[n] = NULL;
     p.devices = scratch->devices;
     p.n_gpu_layers = on_cpu ? 0 : n_layer + 1;
+    /* No second copy of 4-bit weights, repacked for the CPU: the mapped file serves as it is, and is all that is held. */
+    p.use_extra_bufts = false;
     p.split_mode = n > 1 ? LLAMA_SPLIT_MODE_LAYER : LLAMA_SPLIT_MODE_NONE;
     if (n > 1) {
         /* libllama gives layer i to the first device whose running share is above i / n_layers: half a layer less on

@@ -1,14 +1,17 @@
 #include "vlm/quantize.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "nn/gguf_file.h"
 #include "nn/log.h"
 #include "vlm/llama_log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <llama.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,22 +26,6 @@ int lb_quantize_type(int bits, int64_t n, bool is_output) {
     if (is_output)
         return whole ? GGML_TYPE_Q6_K : GGML_TYPE_Q8_0;
     return whole ? GGML_TYPE_Q4_K : GGML_TYPE_Q5_0; /* llama.cpp's own fallback for rows of other lengths */
-}
-
-/* The user's cache folder for lowbeam, made where it is missing; false: there is none. */
-static bool user_cache(char *folder, size_t n) {
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (xdg && xdg[0] == '/')
-        snprintf(folder, n, "%s", xdg);
-    else if (home && home[0] == '/')
-        snprintf(folder, n, "%s/.cache", home);
-    else
-        return false;
-    mkdir(folder, 0777); /* where it is there already, and where it cannot be: seen below */
-    size_t used = strlen(folder);
-    snprintf(folder + used, n - used, "/lowbeam");
-    mkdir(folder, 0777);
-    return access(folder, W_OK) == 0;
 }
 
 bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *made, size_t n) {
@@ -61,7 +48,7 @@ bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *
     char file[NAME_MAX + 64];
     snprintf(file, sizeof file, "%s-lowbeam-%s-%08llx.gguf", name, bits == 8 ? "q8_0" : "q4_k", mark & 0xffffffffu);
     const bool has_cache =
-        cache_dir ? snprintf(cache, sizeof cache, "%s", cache_dir) > 0 : user_cache(cache, sizeof cache);
+        cache_dir ? snprintf(cache, sizeof cache, "%s", cache_dir) > 0 : lb_user_cache(cache, sizeof cache);
     const char *const where[] = {folder, has_cache ? cache : NULL};
     for (int i = 0; i < 2; i++) {
         if (!where[i])
@@ -73,6 +60,39 @@ bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *
     const bool beside = !cache_dir && access(folder, W_OK) == 0;
     snprintf(made, n, "%s/%s", beside || !has_cache ? folder : cache, file);
     return false;
+}
+
+/* What runs that were killed while they wrote have left: NAME.<process>.partial, of processes that are no more. */
+static void remove_abandoned(const char *folder, const char *name) {
+    DIR *dir = opendir(folder);
+    const size_t n = strlen(name);
+    for (struct dirent *entry = dir ? readdir(dir) : NULL; entry; entry = readdir(dir)) {
+        char *end;
+        if (strncmp(entry->d_name, name, n) != 0 || entry->d_name[n] != '.')
+            continue;
+        const long pid = strtol(entry->d_name + n + 1, &end, 10);
+        if (pid > 0 && strcmp(end, ".partial") == 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+/* Makes the folder where it is missing, and room in it. */
+static lb_status prepare_folder(const char *made, lb_error *error) {
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s", made);
+    char *slash = strrchr(folder, '/');
+    slash[slash == folder] = 0;
+    lb_status status = lb_folder_make(folder, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    remove_abandoned(folder, strrchr(made, '/') + 1);
+    if (access(folder, W_OK | X_OK) != 0)
+        return lb_error_set(error, LB_STATUS_IO,
+                            "%s: cannot be written: %s; name a folder for quantized weights with --cache-dir", folder,
+                            strerror(errno));
+    return LB_STATUS_OK;
 }
 
 static lb_status check_source(const char *model, const char *made, lb_error *error) {
@@ -94,11 +114,9 @@ static lb_status check_source(const char *model, const char *made, lb_error *err
     lb_gguf_close(file);
     char folder[PATH_MAX];
     snprintf(folder, sizeof folder, "%s", made);
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        slash[1] = 0;
+    strrchr(folder, '/')[1] = 0;
     struct statvfs room;
-    if (status == LB_STATUS_OK && statvfs(slash ? folder : ".", &room) == 0 &&
+    if (status == LB_STATUS_OK && statvfs(folder, &room) == 0 &&
         (double)room.f_bavail * (double)room.f_frsize < (double)bytes * 0.55)
         status = lb_error_set(error, LB_STATUS_IO,
                               "%s: no room for quantized weights (some %.1f GiB); name a folder that has it with "
@@ -110,7 +128,9 @@ static lb_status check_source(const char *model, const char *made, lb_error *err
 lb_status lb_quantize_make(const char *model, const char *made, int bits, int n_threads, lb_error *error) {
     if (access(made, R_OK) == 0)
         return LB_STATUS_OK;
-    lb_status status = check_source(model, made, error);
+    lb_status status = prepare_folder(made, error);
+    if (status == LB_STATUS_OK)
+        status = check_source(model, made, error);
     if (status != LB_STATUS_OK)
         return status;
     char partial[PATH_MAX];

@@ -21,9 +21,10 @@
  * made: [n]. */
 bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *made, size_t n);
 
-/* Writes it under another name first, so that a file of that name is complete. Takes as long as reading the model and
- * some minutes of all cores for one of 8B. Errors: IO (no room, naming the bytes), FORMAT (already quantized: has less
- * than 16 bits), BACKEND. */
+/* Writes it under another name first, so that a file of that name is complete; the folder of `made`, which names one,
+ * is made where it is missing. Takes as long as reading the model and some minutes of all cores for one of 8B. Errors:
+ * IO (no room, naming the bytes; a folder that cannot be written), FORMAT (already quantized: has less than 16 bits),
+ * BACKEND. */
 lb_status lb_quantize_make(const char *model, const char *made, int bits, int n_threads, lb_error *error);
 
 /* The ggml type of a matrix whose rows have n values. */

@@ -27,7 +27,8 @@ class Usage(harness.Test):
         for option in ("--model", "--mmproj", "--videos", "--num-frames", "--max-tiles", "--prompt", "--system",
                        "--max-new-tokens", "--answer", "--no-reuse", "--keep-going", "--device", "--dump", "--samples",
                        "--out", "--columns", "--from", "--to", "--allow-outside", "--detector", "--labels",
-                       "--box-threshold", "--text-threshold", "--max-detections", "--vram", "--allow", "--load_in_8bit", "--trace"):
+                       "--box-threshold", "--text-threshold", "--max-detections", "--vram", "--allow",
+                       "--load_in_8bit", "--kv-bits", "--trace"):
             self.assertIn(option + " ", run.out.replace("\n", " \n"))
         self.assertIn("[8]", next(line for line in run.out.splitlines() if "--num-frames" in line))
         self.assertRegex(self.lowbeam("--version").out, r"^lowbeam \d+\.\d+\.\d+\n$")
@@ -42,6 +43,7 @@ class Usage(harness.Test):
                           ["answer", "a", "--batch", "0"], ["answer", "a", "--samples", "-1"],
                           ["answer", "a", "--use_grounding_dino=yes"], ["answer", "a", "--vram", "much"],
                           ["answer", "a", "--allow", "anything"], ["answer", "a", "--weight-bits", "5"],
+                          ["answer", "a", "--kv-bits", "4"], ["answer", "a", "--kv-bits", "8", "--exact"],
                           ["answer", "a", "--json"], ["plan"], ["plan", "a", "--vram", "1GiB,"],
                           ["answer", "a", "--detection_threshold", "3"], ["answer", "a", "--labels", "b"],
                           ["answer", "a", "--max_detections_per_frame", "0"], ["answer", "a", "--detector"], ["frames"], ["frames", "a", "b"],

@@ -1,4 +1,4 @@
-/* The bytes of .npy files, names and folders of --dump. */
+/* The bytes of .npy files, and the names of --dump. */
 #include "run/npy.h"
 
 #include <setjmp.h>
@@ -101,26 +101,6 @@ static void test_what_cannot_be_written(void **state) {
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
     assert_int_equal(lb_text_write(top, name, "", 0, &error), LB_STATUS_IO);
-    assert_int_equal(lb_folder_make(name, &error), LB_STATUS_IO);
-}
-
-static void test_folders(void **state) {
-    (void)state;
-    char path[256];
-    struct stat st;
-    lb_error error = {0};
-    for (int again = 0; again < 2; again++) {
-        snprintf(path, sizeof path, "%s/a/b//c/", top);
-        if (lb_folder_make(path, &error) != LB_STATUS_OK)
-            fail_msg("%s", error.message);
-        assert_true(stat(path, &st) == 0 && S_ISDIR(st.st_mode));
-    }
-    lb_text_write(top, "file", "", 0, NULL);
-    snprintf(path, sizeof path, "%s/file/x", top);
-    assert_int_equal(lb_folder_make(path, &error), LB_STATUS_IO);
-    snprintf(path, sizeof path, "%s/file", top);
-    assert_int_equal(lb_folder_make(path, &error), LB_STATUS_IO); /* there, but no folder */
-    assert_int_equal(lb_folder_make("", &error), LB_STATUS_IO);
 }
 
 static void test_names(void **state) {
@@ -138,9 +118,9 @@ static void test_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arrays),  cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_text),    cmocka_unit_test(test_what_cannot_be_written),
-        cmocka_unit_test(test_folders), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_arrays), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_text),   cmocka_unit_test(test_what_cannot_be_written),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, make_top, remove_top);
 }
