@@ -10,7 +10,7 @@
 
 enum {
     LB_ENCODER_LAYERS_MAX = 128,
-    LB_ENCODER_NODES_MAX = 64 + 40 * LB_ENCODER_LAYERS_MAX /* of a graph; a layer takes up to 34 */
+    LB_ENCODER_NODES_MAX = 64 + 40 * LB_ENCODER_LAYERS_MAX /* of a graph; a layer takes up to 35 */
 };
 
 typedef struct lb_encoder_layer {
@@ -42,9 +42,9 @@ lb_status lb_encoder_hparams_read(const lb_gguf *file, lb_encoder_hparams *hpara
 int64_t lb_encoder_pixel_blocks(const lb_encoder_hparams *hparams, int n_tiles);
 
 /* Builds the graph for n_tiles. Input "pixels": q8_0, ne = [32 * lb_encoder_pixel_blocks], each block's scale 1 and its
- * values pixel - 128 (a type that every backend widens to f32: the bytes cross to the device as bytes).
- * on_cpu: functions of ours
- * may stand in it. Output "embeddings": f32, ne = [n_out, n_tokens, n_tiles]. */
+ * values pixel - 128 (a type that every backend widens to f32: the bytes cross to the device as bytes). on_cpu:
+ * functions of ours may stand in it, and keys are padded to what ggml's CPU products like. Output "embeddings": f32, ne
+ * = [n_out, n_tokens, n_tiles]. */
 struct ggml_cgraph *lb_encoder_graph(const lb_encoder_model *model, struct ggml_context *ctx, int n_tiles,
                                      bool flash_attention, bool on_cpu);
 
