@@ -28,7 +28,7 @@ CACHE = "CACHE"
 ROWS = [("default", "f16", [], True),
         ("f32-exact", "f32", ["--exact"], True),
         ("q8_0", "q8_0", [], True),
-        ("kv-q8", "f16", ["--allow", "kv-q8"], True),
+        ("kv-q8", "f16", ["--kv-bits", "8"], True),
         ("no-reuse", "f16", ["--no-reuse"], True),
         ("batch-1", "f16", ["--batch", "1"], True),
         ("batch-2", "f16", ["--batch", "2"], True),

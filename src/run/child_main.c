@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "memory/store.h"
+#include "run/planner.h"
 #include "run/sight.h"
 #include "run/wire.h"
 #include "vlm/tokenizer.h"
@@ -104,9 +105,10 @@ static bool read_work(const json_t *m, lb_engine_work *work, lb_engine_question 
 typedef struct server {
     int fd;
     lb_engine *engine;
-    char *strings[N_STRINGS]; /* that the engine's parameters point to */
-    char vision[64];          /* lb_engine_vision's, as the parent has it */
-    bool lost;                /* the parent is gone */
+    char *strings[N_STRINGS];         /* that the engine's parameters point to */
+    char devices[LB_DEVICE_LIST_MAX]; /* the same */
+    char vision[64];                  /* lb_engine_vision's, as the parent has it */
+    bool lost;                        /* the parent is gone */
 } server;
 
 static void send_message(server *s, json_t *message) {
@@ -408,12 +410,15 @@ static void open_engine(server *s, const json_t *m) {
     lb_plan *plan = NULL;
     if (status == LB_STATUS_OK && json_is_object(json_object_get(m, "work"))) {
         params.work = &work;
+        status = lb_planner_order_devices(&params, s->devices, &error);
         plan = calloc(1, sizeof *plan);
-        status = plan && read_work(m, &work, &questions, &choices)
-                     ? lb_engine_plan(&params, plan, &error)
-                     : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
-        if (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT)
-            send_plan(s, plan);
+        if (status == LB_STATUS_OK) {
+            status = plan && read_work(m, &work, &questions, &choices)
+                         ? lb_engine_plan(&params, plan, &error)
+                         : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+            if (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT)
+                send_plan(s, plan);
+        }
     }
     if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
         status = lb_engine_open(&params, plan, &s->engine, &error);

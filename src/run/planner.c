@@ -96,6 +96,59 @@ static void measure_context(lb_planner *planner) {
            planner->workspace_bytes, planner->measured);
 }
 
+/* Of this process on a device that is found in this place. */
+static size_t budget_of(const lb_engine_params *params, const lb_device *device, int i) {
+    if (params->n_vram == 1)
+        return params->vram[0]; /* one budget for each */
+    if (i < params->n_vram)
+        return params->vram[i];
+    size_t margin = device->total_bytes / 100 * MARGIN_PERCENT;
+    if (margin < MARGIN_MIB * MIB)
+        margin = MARGIN_MIB * MIB;
+    return device->first_free_bytes > margin ? device->first_free_bytes - margin : 0;
+}
+
+/* What there is to be had: --vram may name more. */
+static size_t worth_of(const lb_engine_params *params, const lb_device *device, int i) {
+    const size_t budget = budget_of(params, device, i);
+    return budget < device->first_free_bytes ? budget : device->first_free_bytes;
+}
+
+static lb_status find_devices(const lb_engine_params *params, lb_device *device, int *n, lb_error *error) {
+    lb_status status = lb_devices_find(params->vlm.device, device, n, error);
+    if (status == LB_STATUS_OK && params->n_vram > *n)
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--vram names %d budgets, there are %d devices",
+                              params->n_vram, *n);
+    return status;
+}
+
+lb_status lb_planner_order_devices(lb_engine_params *params, char names[LB_DEVICE_LIST_MAX], lb_error *error) {
+    lb_device device[LB_DEVICES_MAX];
+    int n, order[LB_DEVICES_MAX];
+    lb_status status = find_devices(params, device, &n, error);
+    if (status != LB_STATUS_OK || n < 2)
+        return status;
+    size_t worth[LB_DEVICES_MAX], vram[LB_DEVICES_MAX];
+    for (int i = 0; i < n; i++) {
+        worth[i] = worth_of(params, &device[i], i);
+        int at = i;
+        for (; at > 0 && worth[i] > worth[order[at - 1]] + worth[order[at - 1]] / 10; at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    size_t used = 0;
+    for (int i = 0; i < n; i++) {
+        used += (size_t)snprintf(names + used, LB_DEVICE_LIST_MAX - used, "%s%s", i ? "," : "", device[order[i]].name);
+        vram[i] = budget_of(params, &device[order[i]], order[i]);
+    }
+    params->vlm.device = names;
+    if (params->n_vram > 1) { /* fewer than there are devices: the others have what is free */
+        params->n_vram = n;
+        memcpy(params->vram, vram, sizeof params->vram);
+    }
+    return LB_STATUS_OK;
+}
+
 lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **out, lb_error *error) {
     *out = NULL;
     lb_planner *planner = calloc(1, sizeof *planner);
@@ -103,10 +156,7 @@ lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *lo
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
     planner->params = params;
     planner->load = *load;
-    lb_status status = lb_devices_find(params->vlm.device, planner->device, &planner->n_devices, error);
-    if (status == LB_STATUS_OK && params->n_vram > planner->n_devices)
-        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--vram names %d budgets, there are %d devices",
-                              params->n_vram, planner->n_devices);
+    lb_status status = find_devices(params, planner->device, &planner->n_devices, error);
     if (status == LB_STATUS_OK)
         status = lb_encoder_read_hparams(params->vlm.mmproj_path, &planner->vision, error);
     if (status == LB_STATUS_OK)
@@ -233,14 +283,7 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
         d->free_bytes = device->first_free_bytes;
         d->context_bytes = is_cuda(device) ? planner->context_bytes : 0;
         d->context_measured = is_cuda(device) && planner->measured;
-        size_t margin = device->total_bytes / 100 * MARGIN_PERCENT;
-        if (margin < MARGIN_MIB * MIB)
-            margin = MARGIN_MIB * MIB;
-        d->budget_bytes = device->first_free_bytes > margin ? device->first_free_bytes - margin : 0;
-        if (i < params->n_vram)
-            d->budget_bytes = params->vram[i];
-        else if (params->n_vram == 1)
-            d->budget_bytes = params->vram[0]; /* one budget for each */
+        d->budget_bytes = budget_of(params, device, i);
     }
 }
 

@@ -126,6 +126,15 @@ class Devices(harness.Test):
             allocated, reserved = re.search(r"^\[VRAM Start.*Allocated: (\S+)GB \| Reserved: (\S+)GB$", run.out, re.M).groups()
             self.assertEqual(allocated, reserved, run)  # of all of them
 
+    def test_the_largest_comes_first(self):
+        reference = self.on_cpu()
+        for gpus, options in ((f"{LARGE},{LARGE},{LARGE}", ("--vram", "3MiB,2MiB,200MiB")), ("4MiB,4MiB,1GiB", ()),
+                              (f"4MiB,4MiB,{LARGE}", ("--vram", "200MiB"))):
+            run = self.ask(gpus, "--device", "fake0,fake1,fake2", *options, EXACT)
+            self.assert_same(run, reference)
+            self.assert_planned(run, gpus, "the third, which has room for all")
+            self.assertEqual(list(run.marks), ["FAKE2"], run)
+
     def test_several_that_hold_too_little(self):
         gpus = f"{LARGE},{LARGE}"
         run = self.ask(gpus, "--device", "auto", "--vram", "5MiB", EXACT)
