@@ -33,7 +33,7 @@ static const char answer_usage[] =
     "each frame are shown to the model as further tiles.\n";
 
 static const char answer_example[] =
-    "four frames a video, ten questions, on the first GPU\n"
+    "four frames a video, ten questions, on the GPU\n"
     "  lowbeam answer questions.json --videos clips --model InternVL3-8B.gguf --num-frames 4 --samples 10\n";
 
 static void print_result(const lb_run_result *r, const char *cache_dir, double deadline_s) {
@@ -80,8 +80,9 @@ static lb_status read_memory_options(const memory_options *o, lb_engine_params *
         status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--weight-bits %d: takes 0, 8 or 4", e->weight_bits);
     if (status == LB_STATUS_OK && e->kv_bits != 0 && e->kv_bits != 8)
         status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--kv-bits %d: takes 0 or 8", e->kv_bits);
-    if (status == LB_STATUS_OK && e->kv_bits == 8 && e->vlm.exact)
-        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--kv-bits 8: --exact takes an f32 KV cache");
+    if (status == LB_STATUS_OK && (e->kv_bits == 8 || (e->allow & LB_ALLOW_KV_Q8)) && e->vlm.exact)
+        status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "%s: --exact takes an f32 KV cache",
+                              e->kv_bits == 8 ? "--kv-bits 8" : "--allow kv-q8");
     return status;
 }
 
@@ -179,7 +180,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
         {"weight-bits", 0, NULL, LB_OPTION_INT, &e->weight_bits, 0, 8, "0|8|4",
          "language model's weights: as the file has them, or 8 or 4 bits, made from it once"},
         {"kv-bits", 0, NULL, LB_OPTION_INT, &e->kv_bits, 0, 8, "0|8",
-         "KV cache: f16, or 8 bits (q8_0) in half the memory"},
+         "KV cache: f16, or 8 bits (q8_0) in half the memory (may change answers)"},
         {"cache-dir", 0, NULL, LB_OPTION_TEXT, &e->cache_dir, 0, 0, "DIR", "folder for what is kept between runs"},
         {"cache-dir-limit", 0, NULL, LB_OPTION_TEXT, &memory.cache_dir_limit, 0, 0, "SIZE",
          "most that --cache-dir keeps of videos (detections, embeddings); default: 20GiB"},

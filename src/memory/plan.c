@@ -309,8 +309,7 @@ static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan 
     if (n_speak > 1)
         note(plan, "the language model is spread over %d devices", n_speak);
     else if (c->n_devices > 1)
-        note(plan, "the language model is on %s, all else on %s", r->device[speaks].name,
-             r->device[c->vision_device].name);
+        note(plan, "the language model has a device of its own, number %d", speaks + 1);
     if (c->rest_compute && !s->rest_compute)
         note(plan, "%s: on the device only while they work",
              r->detector ? "detector's and vision encoder's activations and pool take turns"

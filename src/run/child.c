@@ -150,31 +150,23 @@ static lb_status next_message(lb_child *child, const atomic_bool *cancel, bool *
     }
 }
 
-/* Appends; a list that cannot be made whole becomes NULL, and so does the message that it would stand in: a question
- * must not be asked with a choice less. */
-static void append(json_t **array, json_t *value) {
-    if (json_array_append_new(*array, value) == 0)
-        return;
-    json_decref(*array);
-    *array = NULL;
-}
-
 static json_t *texts(const char *const *text, int n) {
     json_t *array = json_array();
     for (int i = 0; i < n; i++)
-        append(&array, json_string(text[i]));
+        lb_wire_append(&array, json_string(text[i]));
     return array;
 }
 
 static json_t *plan_message(const lb_engine_params *p) {
     json_t *vram = json_array(), *work = json_null();
     for (int i = 0; i < p->n_vram; i++)
-        append(&vram, json_integer((json_int_t)p->vram[i]));
+        lb_wire_append(&vram, json_integer((json_int_t)p->vram[i]));
     if (p->work) {
         json_t *longest = json_array();
         for (int i = 0; i < p->work->n_longest; i++) {
             const lb_engine_question *q = &p->work->longest[i];
-            append(&longest, json_pack("{s:s, s:o}", "text", q->text, "choices", texts(q->choices, q->n_choices)));
+            lb_wire_append(&longest,
+                           json_pack("{s:s, s:o}", "text", q->text, "choices", texts(q->choices, q->n_choices)));
         }
         work = json_pack("{s:i, s:i, s:i, s:i, s:I, s:o}", "n_frames", p->work->n_frames, "tiles_per_frame",
                          p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
@@ -187,7 +179,11 @@ static json_t *plan_message(const lb_engine_params *p) {
 }
 
 static json_t *open_message(const lb_child_params *params) {
-    const lb_engine_params *p = &params->engine;
+    lb_engine_params engine = params->engine;
+    const lb_engine_params *p = &engine;
+    const bool ordered = params->order && params->order->names[0];
+    if (ordered)
+        lb_device_order_apply(params->order, &engine);
     json_t *m =
         json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
                   lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
@@ -203,6 +199,7 @@ static json_t *open_message(const lb_child_params *params) {
     if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0 ||
               json_object_set_new(m, "plan_only", json_boolean(params->plan_only)) != 0 ||
               json_object_set_new(m, "deadlines", json_boolean(p->deadlines)) != 0 ||
+              json_object_set_new(m, "ordered", json_boolean(ordered)) != 0 ||
               json_object_set_new(m, "trace", lb_wire_bytes(params->trace)) != 0)) {
         json_decref(m);
         m = NULL;
@@ -228,6 +225,13 @@ static void read_plan(const json_t *m, lb_child_state *state) {
     state->host_bytes = size_of(m, "host_bytes");
     state->fits = json_is_true(json_object_get(m, "fits"));
     state->changes_answers = json_is_true(json_object_get(m, "changes_answers"));
+}
+
+static void read_order(const json_t *m, lb_device_order *order) {
+    const json_t *vram = json_object_get(m, "vram");
+    snprintf(order->names, sizeof order->names, "%s", text_of(m, "devices"));
+    for (size_t i = 0; i < json_array_size(vram) && i < LB_DEVICES_MAX; i++)
+        order->vram[order->n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
 }
 
 /* What "ready" says. */
@@ -261,6 +265,8 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
         status = next_message(child, cancel, NULL, &message, error);
     if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "plan") == 0) {
         read_plan(message, &child->state);
+        if (params->order && !params->order->names[0])
+            read_order(message, params->order);
         if (params->planned)
             params->planned(&child->state, params->user);
         json_decref(message);
@@ -290,9 +296,9 @@ static json_t *frames_message(const lb_clip *clip) {
     const lb_frames *f = clip->frames;
     json_t *of_frame = json_array(), *index = json_array(), *time_s = json_array();
     for (int i = 0; i < f->n_frames; i++) {
-        append(&of_frame, json_integer(clip->resized.of_frame[i]));
-        append(&index, json_integer((json_int_t)f->index[i]));
-        append(&time_s, json_real(f->time_s[i]));
+        lb_wire_append(&of_frame, json_integer(clip->resized.of_frame[i]));
+        lb_wire_append(&index, json_integer((json_int_t)f->index[i]));
+        lb_wire_append(&time_s, json_real(f->time_s[i]));
     }
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o}", "width", f->width, "height", f->height, "n_resized",
                      clip->resized.n, "resized_width", clip->resized.width, "resized_height", clip->resized.height,
@@ -303,12 +309,12 @@ static json_t *video_message(const lb_clip *clip, const char *dump_dir, bool kee
                              const lb_engine_question *questions, int n) {
     json_t *counts = json_array(), *list = json_array();
     for (int i = 0; clip->frames && i < clip->frames->n_frames; i++)
-        append(&counts, json_integer(clip->tiles_per_frame[i]));
+        lb_wire_append(&counts, json_integer(clip->tiles_per_frame[i]));
     for (int i = 0; i < n; i++) {
         const lb_engine_question *q = &questions[i];
-        append(&list, json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices",
-                                texts(q->choices, q->n_choices), "wanted", (int)q->wanted, "dump_dir",
-                                lb_wire_bytes(q->dump_dir)));
+        lb_wire_append(&list, json_pack("{s:s, s:s, s:o, s:b, s:o}", "id", q->id, "text", q->text, "choices",
+                                        texts(q->choices, q->n_choices), "wanted", (int)q->wanted, "dump_dir",
+                                        lb_wire_bytes(q->dump_dir)));
     }
     return json_pack("{s:s, s:o, s:i, s:b, s:f, s:o, s:o, s:o, s:o}", "type", "video", "path",
                      lb_wire_bytes(clip->path), "n_seen_frames", clip->seen_fd >= 0 ? clip->n_seen_frames : 0, "keep",

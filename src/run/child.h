@@ -38,6 +38,8 @@ typedef struct lb_child_params {
     /* Called when the plan is made, before anything is loaded; NULL: nobody wants to know. */
     void (*planned)(const struct lb_child_state *state, void *user);
     void *user;
+    lb_device_order *order; /* of the run's children: the first one's plan fills it, the others are told; NULL: each
+                               finds its own */
 } lb_child_params;
 
 /* What the child says of itself, newest message first. */

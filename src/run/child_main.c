@@ -105,10 +105,10 @@ static bool read_work(const json_t *m, lb_engine_work *work, lb_engine_question 
 typedef struct server {
     int fd;
     lb_engine *engine;
-    char *strings[N_STRINGS];         /* that the engine's parameters point to */
-    char devices[LB_DEVICE_LIST_MAX]; /* the same */
-    char vision[64];                  /* lb_engine_vision's, as the parent has it */
-    bool lost;                        /* the parent is gone */
+    char *strings[N_STRINGS]; /* that the engine's parameters point to */
+    lb_device_order order;    /* the same */
+    char vision[64];          /* lb_engine_vision's, as the parent has it */
+    bool lost;                /* the parent is gone */
 } server;
 
 static void send_message(server *s, json_t *message) {
@@ -377,10 +377,14 @@ static void send_plan(server *s, const lb_plan *plan) {
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
+    json_t *vram = json_array();
+    for (int i = 0; i < s->order.n_vram; i++)
+        lb_wire_append(&vram, json_integer((json_int_t)s->order.vram[i]));
     const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I}", "type", "plan", "text", lb_wire_bytes(text),
-                              "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
-                              "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host));
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:s, s:o}", "type", "plan", "text",
+                              lb_wire_bytes(text), "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted),
+                              "fits", (int)plan->fits, "changes_answers", (int)plan->changes_answers, "host_bytes",
+                              (json_int_t)host, "devices", s->order.names, "vram", vram));
     free(text);
     free(json);
 }
@@ -410,7 +414,9 @@ static void open_engine(server *s, const json_t *m) {
     lb_plan *plan = NULL;
     if (status == LB_STATUS_OK && json_is_object(json_object_get(m, "work"))) {
         params.work = &work;
-        status = lb_planner_order_devices(&params, s->devices, &error);
+        if (!json_is_true(json_object_get(m, "ordered")))
+            status = lb_planner_order_devices(&params, &s->order, &error);
+        lb_device_order_apply(&s->order, &params);
         plan = calloc(1, sizeof *plan);
         if (status == LB_STATUS_OK) {
             status = plan && read_work(m, &work, &questions, &choices)

@@ -115,6 +115,16 @@ static lb_status take_plan(lb_engine *engine, const lb_plan *plan, lb_error *err
     return plan->choice.weight_bits ? use_quantized(engine, plan->choice.weight_bits, error) : LB_STATUS_OK;
 }
 
+void lb_device_order_apply(const lb_device_order *order, lb_engine_params *params) {
+    if (!order->names[0])
+        return;
+    params->vlm.device = order->names;
+    if (order->n_vram > 0) {
+        params->n_vram = order->n_vram;
+        memcpy(params->vram, order->vram, sizeof params->vram);
+    }
+}
+
 lb_status lb_engine_check_system(const lb_engine_params *params, lb_error *error) {
     return params->system && lb_text_first_broken(params->system)
                ? lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8")

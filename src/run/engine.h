@@ -70,6 +70,17 @@ typedef struct lb_engine_params {
 
 lb_engine_params lb_engine_default_params(void);
 
+/* Several devices as they are used, see lb_planner_order_devices: the first engine of a run finds it, the others keep
+ * it. */
+typedef struct lb_device_order {
+    char names[64 * LB_DEVICES_MAX]; /* as --device takes them; "": there is one device, or nothing was found yet */
+    size_t vram[LB_DEVICES_MAX];
+    int n_vram; /* 0: --vram does not tell them apart */
+} lb_device_order;
+
+/* params then point to order->names. */
+void lb_device_order_apply(const lb_device_order *order, lb_engine_params *params);
+
 /* The memory plan for params (work must be set), without loading a weight. Errors: DOES_NOT_FIT (plan is filled in all
  * the same), those of the files' headers. Leaves the tokenizer in params for lb_engine_open, which takes it over. */
 lb_status lb_engine_plan(lb_engine_params *params, lb_plan *plan, lb_error *error);

@@ -122,30 +122,30 @@ static lb_status find_devices(const lb_engine_params *params, lb_device *device,
     return status;
 }
 
-lb_status lb_planner_order_devices(lb_engine_params *params, char names[LB_DEVICE_LIST_MAX], lb_error *error) {
+lb_status lb_planner_order_devices(const lb_engine_params *params, lb_device_order *order, lb_error *error) {
+    *order = (lb_device_order){0};
     lb_device device[LB_DEVICES_MAX];
-    int n, order[LB_DEVICES_MAX];
+    int n;
     lb_status status = find_devices(params, device, &n, error);
     if (status != LB_STATUS_OK || n < 2)
         return status;
-    size_t worth[LB_DEVICES_MAX], vram[LB_DEVICES_MAX];
-    for (int i = 0; i < n; i++) {
+    size_t worth[LB_DEVICES_MAX], used = 0;
+    bool taken[LB_DEVICES_MAX] = {false};
+    for (int i = 0; i < n; i++)
         worth[i] = worth_of(params, &device[i], i);
-        int at = i;
-        for (; at > 0 && worth[i] > worth[order[at - 1]] + worth[order[at - 1]] / 10; at--)
-            order[at] = order[at - 1];
-        order[at] = i;
+    for (int place = 0; place < n; place++) {
+        size_t most = 0;
+        for (int i = 0; i < n; i++)
+            most = !taken[i] && worth[i] > most ? worth[i] : most;
+        int next = 0;
+        while (taken[next] || worth[next] + worth[next] / 10 < most)
+            next++;
+        taken[next] = true;
+        used += (size_t)snprintf(order->names + used, sizeof order->names - used, "%s%s", place ? "," : "",
+                                 device[next].name);
+        order->vram[place] = budget_of(params, &device[next], next);
     }
-    size_t used = 0;
-    for (int i = 0; i < n; i++) {
-        used += (size_t)snprintf(names + used, LB_DEVICE_LIST_MAX - used, "%s%s", i ? "," : "", device[order[i]].name);
-        vram[i] = budget_of(params, &device[order[i]], order[i]);
-    }
-    params->vlm.device = names;
-    if (params->n_vram > 1) { /* fewer than there are devices: the others have what is free */
-        params->n_vram = n;
-        memcpy(params->vram, vram, sizeof params->vram);
-    }
+    order->n_vram = params->n_vram > 1 ? n : 0; /* fewer than there are devices: the others have what is free */
     return LB_STATUS_OK;
 }
 

@@ -24,12 +24,11 @@ typedef struct lb_plan_load {
 
 typedef struct lb_planner lb_planner;
 
-/* Of several devices those with more to give come first, by more than a tenth, with their budgets: the vision models
- * and whatever fits one device are on the first. Writes device and vram into params; names: room for the list of
- * devices, which lives as long as params. To be called before anything is taken on a device. Errors: of
- * lb_devices_find; --vram names too many. */
-enum { LB_DEVICE_LIST_MAX = 64 * LB_DEVICES_MAX };
-lb_status lb_planner_order_devices(lb_engine_params *params, char names[LB_DEVICE_LIST_MAX], lb_error *error);
+/* Of several devices, the order in which they are used, by what they have to give: their budgets or what is free, where
+ * that is less. Each place has the first of those named whose share is within a tenth of the largest that is left; the
+ * vision models, and whatever fits one device, are on the first. order->names stays empty where there is one device. To
+ * be called before anything is taken on a device. Errors: of lb_devices_find; --vram names too many. */
+lb_status lb_planner_order_devices(const lb_engine_params *params, lb_device_order *order, lb_error *error);
 
 /* params: borrowed until lb_planner_free. */
 lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **planner,

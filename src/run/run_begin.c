@@ -67,6 +67,7 @@ bool lb_run_needs_engine(const lb_run *r) {
 
 lb_status lb_run_find_work(lb_run *r, lb_error *error) {
     r->child_params = r->params->child;
+    r->child_params.order = &r->order;
     if (!r->params->planned)
         return LB_STATUS_OK;
     /* what is wrong with a model file the engine child tells, which looks at the language model first */

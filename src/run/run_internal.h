@@ -22,6 +22,7 @@ typedef struct lb_run {
     lb_resume resume;
     lb_child *child;
     lb_child_params child_params; /* the next child's: with fewer bytes after one that found no memory */
+    lb_device_order order;        /* what child_params.order points to */
     lb_work *work;                /* NULL: no memory plan */
     int videos_lost;              /* in a row, see VIDEOS_LOST_MAX */
     bool given_up;                /* no child is started any more */

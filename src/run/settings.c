@@ -35,7 +35,8 @@ void lb_settings_add_device(lb_settings *settings, const lb_child_state *state) 
         n--;
     lb_settings_add(settings, LB_SETTING_BINDS, "device", "--device", "%.*s", (int)n, state->device);
     /* batches and cache types that the plan chose: another plan rounds otherwise */
-    lb_settings_add(settings, LB_SETTING_BINDS, "plan", "what the memory plan does to fit (--vram, --allow)", "%s",
+    lb_settings_add(settings, LB_SETTING_BINDS, "plan",
+                    "what the memory plan does (--vram, --allow, --weight-bits, --kv-bits)", "%s",
                     state->adapted ? state->adapted : "");
     lb_settings_add(settings, LB_SETTING_NOTED, "device_description", "the device", "%s", state->device_description);
 }

@@ -166,6 +166,13 @@ char *lb_wire_bytes_get(const json_t *value) {
     return bytes;
 }
 
+void lb_wire_append(json_t **array, json_t *value) {
+    if (json_array_append_new(*array, value) == 0)
+        return;
+    json_decref(*array);
+    *array = NULL;
+}
+
 const char *lb_wire_type(const json_t *message) {
     const char *type = json_string_value(json_object_get(message, "type"));
     return type ? type : "";

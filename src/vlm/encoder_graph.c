@@ -34,7 +34,7 @@ static struct ggml_tensor *embed_patches(const lb_encoder_model *model, struct g
     return linear(ctx, x, model->patch_w, model->patch_b);
 }
 
-enum { FAST_ROW = 8 }; /* ggml's CPU products are fast where sums are over a multiple of so many numbers */
+enum { FAST_ROW = 8 }; /* ggml's CPU products are fast where sums are over a multiple of so many numbers (AVX2) */
 
 /* For n_pos keys and some more of padding: 0 and, for what is padding, a weight of 0. NULL: there is none.
  * ne = [n_keys, n_pos] */

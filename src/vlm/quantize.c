@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 int lb_quantize_type(int bits, int64_t n, bool is_output) {
@@ -62,7 +63,10 @@ bool lb_quantize_find(const char *model, int bits, const char *cache_dir, char *
     return false;
 }
 
-/* What runs that were killed while they wrote have left: NAME.<process>.partial, of processes that are no more. */
+enum { ABANDONED_AFTER_S = 600 };
+
+/* What runs that were killed while they wrote have left: NAME.<process>.partial that no such process writes and that
+ * has not grown for some minutes, since a process in another container, or on another machine, cannot be seen. */
 static void remove_abandoned(const char *folder, const char *name) {
     DIR *dir = opendir(folder);
     const size_t n = strlen(name);
@@ -71,7 +75,10 @@ static void remove_abandoned(const char *folder, const char *name) {
         if (strncmp(entry->d_name, name, n) != 0 || entry->d_name[n] != '.')
             continue;
         const long pid = strtol(entry->d_name + n + 1, &end, 10);
-        if (pid > 0 && strcmp(end, ".partial") == 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+        struct stat info;
+        if (pid > 0 && strcmp(end, ".partial") == 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH &&
+            fstatat(dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+            time(NULL) - info.st_mtime > ABANDONED_AFTER_S)
             unlinkat(dirfd(dir), entry->d_name, 0);
     }
     if (dir)

@@ -89,10 +89,12 @@ class Bits(harness.Test):
         self.ask("--weight-bits", "4", "--cache-dir", self.path("kept"))
         made, = self.made("kept")
         os.remove(self.path("kept", made))
-        self.write(f"kept/{made}.4194303.partial", "half a model")  # a process number beyond what Linux gives
-        self.write(f"kept/{made}.1.partial", "a process that is alive")
+        gone, old = 2147483647, (1, 1)  # a process number beyond what Linux gives; seconds
+        os.utime(self.write(f"kept/{made}.{gone}.partial", "half a model"), old)
+        os.utime(self.write(f"kept/{made}.1.partial", "a process that is alive"), old)
+        self.write(f"kept/{made}.{gone - 1}.partial", "perhaps written elsewhere now")
         self.assertEqual(self.ask("--weight-bits", "4", "--cache-dir", self.path("kept")).status, 0)
-        self.assertEqual(self.made("kept"), [made, made + ".1.partial"])
+        self.assertEqual(self.made("kept"), [made, made + ".1.partial", f"{made}.{gone - 1}.partial"])
 
     def test_cache_folder_is_made(self):
         run = self.ask("--load_in_8bit", "--cache-dir", self.path("not", "there", "yet"))

@@ -134,6 +134,29 @@ class Devices(harness.Test):
             self.assert_same(run, reference)
             self.assert_planned(run, gpus, "the third, which has room for all")
             self.assertEqual(list(run.marks), ["FAKE2"], run)
+        # the first of those within a tenth of the largest
+        for vram, order in (("100MiB,109MiB,118MiB", "FAKE1"), ("100MiB,109MiB,109MiB", "FAKE0")):
+            run = self.ask(f"{LARGE},{LARGE},{LARGE}", "--device", "auto", "--vram", vram, EXACT)
+            self.assert_same(run, reference)
+            self.assertEqual(list(run.marks), [order], run)
+
+    def test_the_order_outlives_an_engine(self):
+        """An engine that died is followed by one that uses the devices in the same order, whatever is free then."""
+        pairs = [(f"q{v}{i}", f"v{v}") for v in range(4) for i in range(3)]
+        reference = self.on_cpu(pairs=pairs)
+        ballast = self.write("ballast", "0")
+        process = self.start(self.questions(pairs), "--device", "auto", "--vram", "200MiB,100MiB", EXACT, frames=2, program=FAKE,
+                             env={"LOWBEAM_FAKE_GPUS": f"{LARGE},512MiB", "LOWBEAM_FAKE_GPU_LOG": self.path("live.log"),
+                                  "LOWBEAM_FAKE_GPU_BALLAST": ballast})
+        self.wait_for_answers(process, 1)
+        os.replace(self.write("ballast.new", str(180 * MIB)), ballast)  # FAKE0 now has less than FAKE1's budget, and enough
+        child, = harness.children(process.pid, "engine-child")
+        os.kill(child, 9)
+        run = self.finish(process)
+        self.read_log(run, self.path("live.log"))
+        self.assert_same(run, reference)
+        self.assertEqual(list(run.marks), ["FAKE0"], run)
+        self.assertIn("signal 9", run.err)
 
     def test_several_that_hold_too_little(self):
         gpus = f"{LARGE},{LARGE}"
