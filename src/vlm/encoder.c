@@ -204,8 +204,12 @@ lb_status lb_encoder_measure(const char *path, const lb_encoder_params *params, 
         sizes->weight_bytes = lb_weights_measure(model->weights, &params->device);
         lb_weights_pretend(model->weights);
         ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_dev_buffer_type(params->device.handle));
-        ggml_gallocr_reserve_n_size(allocator, lb_encoder_graph(model, ctx, tile_batch, flash, params->device.is_cpu),
-                                    NULL, NULL, &sizes->compute_bytes);
+        if (allocator)
+            ggml_gallocr_reserve_n_size(allocator,
+                                        lb_encoder_graph(model, ctx, tile_batch, flash, params->device.is_cpu), NULL,
+                                        NULL, &sizes->compute_bytes);
+        else
+            status = lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "%s: no memory for the graph", path);
         ggml_gallocr_free(allocator);
     }
     ggml_free(ctx);
