@@ -158,9 +158,7 @@ static json_t *texts(const char *const *text, int n) {
 }
 
 static json_t *plan_message(const lb_engine_params *p) {
-    json_t *vram = json_array(), *work = json_null();
-    for (int i = 0; i < p->n_vram; i++)
-        lb_wire_append(&vram, json_integer((json_int_t)p->vram[i]));
+    json_t *work = json_null();
     if (p->work) {
         json_t *longest = json_array();
         for (int i = 0; i < p->work->n_longest; i++) {
@@ -172,10 +170,10 @@ static json_t *plan_message(const lb_engine_params *p) {
                          p->work->tiles_per_frame, "picture_width", p->work->picture_width, "picture_height",
                          p->work->picture_height, "frame_bytes", (json_int_t)p->work->frame_bytes, "longest", longest);
     }
-    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:I, s:I}", "work", work, "vram", vram, "n_retries",
-                     p->n_retries, "allow", (int)p->allow, "weight_bits", p->weight_bits, "kv_bits", p->kv_bits,
-                     "cache_dir", lb_wire_bytes(p->cache_dir), "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes",
-                     (json_int_t)p->cache_bytes);
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:I, s:I}", "work", work, "vram",
+                     lb_wire_sizes(p->vram, p->n_vram), "n_retries", p->n_retries, "allow", (int)p->allow,
+                     "weight_bits", p->weight_bits, "kv_bits", p->kv_bits, "cache_dir", lb_wire_bytes(p->cache_dir),
+                     "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes", (json_int_t)p->cache_bytes);
 }
 
 static json_t *open_message(const lb_child_params *params) {
@@ -228,10 +226,8 @@ static void read_plan(const json_t *m, lb_child_state *state) {
 }
 
 static void read_order(const json_t *m, lb_device_order *order) {
-    const json_t *vram = json_object_get(m, "vram");
     snprintf(order->names, sizeof order->names, "%s", text_of(m, "devices"));
-    for (size_t i = 0; i < json_array_size(vram) && i < LB_DEVICES_MAX; i++)
-        order->vram[order->n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
+    order->n_vram = lb_wire_sizes_get(json_object_get(m, "vram"), order->vram, LB_DEVICES_MAX);
 }
 
 /* What "ready" says. */

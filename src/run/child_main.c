@@ -65,9 +65,7 @@ static lb_engine_params read_params(const json_t *m, char **strings) {
     p.text_threshold = (float)json_number_value(json_object_get(m, "text_threshold"));
     p.max_detections = (int)json_integer_value(json_object_get(m, "max_detections"));
     p.detector_batch = (int)json_integer_value(json_object_get(m, "detector_batch"));
-    const json_t *vram = json_object_get(m, "vram");
-    for (size_t i = 0; i < json_array_size(vram) && i < LB_DEVICES_MAX; i++)
-        p.vram[p.n_vram++] = (size_t)json_integer_value(json_array_get(vram, i));
+    p.n_vram = lb_wire_sizes_get(json_object_get(m, "vram"), p.vram, LB_DEVICES_MAX);
     p.n_retries = (int)json_integer_value(json_object_get(m, "n_retries"));
     p.allow = (unsigned)json_integer_value(json_object_get(m, "allow"));
     p.ram_bytes = (size_t)json_integer_value(json_object_get(m, "ram_bytes"));
@@ -377,14 +375,12 @@ static void send_plan(server *s, const lb_plan *plan) {
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
-    json_t *vram = json_array();
-    for (int i = 0; i < s->order.n_vram; i++)
-        lb_wire_append(&vram, json_integer((json_int_t)s->order.vram[i]));
     const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:s, s:o}", "type", "plan", "text",
-                              lb_wire_bytes(text), "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted),
-                              "fits", (int)plan->fits, "changes_answers", (int)plan->changes_answers, "host_bytes",
-                              (json_int_t)host, "devices", s->order.names, "vram", vram));
+    send_message(s,
+                 json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:s, s:o}", "type", "plan", "text", lb_wire_bytes(text),
+                           "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
+                           "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host, "devices",
+                           s->order.names, "vram", lb_wire_sizes(s->order.vram, s->order.n_vram)));
     free(text);
     free(json);
 }

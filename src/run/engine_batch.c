@@ -113,11 +113,9 @@ static double elapsed_s(const lb_session *s) {
     return s->shared_s + (s->batch_start_s > 0 ? lb_now_s() - s->batch_start_s : 0);
 }
 
-static void reply_error(const lb_session *s, const item *it, const lb_error *error) {
-    lb_engine_reply reply = {.question = it->question,
-                             .status = error->status,
-                             .message = error->message,
-                             .fallback = true,
+/* What any reply to a question says, be it an answer or an error. */
+static lb_engine_reply begin_reply(const lb_session *s, const item *it) {
+    return (lb_engine_reply){.question = it->question,
                              .text = "",
                              .prompt = it->prompt.text ? it->prompt.text : "",
                              .n_prompt_tokens = (int)it->tokens.n,
@@ -128,6 +126,13 @@ static void reply_error(const lb_session *s, const item *it, const lb_error *err
                              .n_frames = s->clip->n_frames,
                              .fewer_crops = s->engine->find && s->max_crops < s->engine->params.max_detections,
                              .max_crops = s->max_crops};
+}
+
+static void reply_error(const lb_session *s, const item *it, const lb_error *error) {
+    lb_engine_reply reply = begin_reply(s, it);
+    reply.status = error->status;
+    reply.message = error->message;
+    reply.fallback = true;
     s->callbacks.reply(&reply, s->callbacks.user);
 }
 
@@ -236,25 +241,16 @@ static void reply_answer(const lb_session *s, const item *it, const lb_vlm_reply
     if (error.status != LB_STATUS_OK) {
         reply_error(s, it, &error);
     } else {
-        lb_engine_reply reply = {.question = it->question,
-                                 .letter = letter < 0 ? 0 : letter,
-                                 .fallback = letter < 0,
-                                 .text = text,
-                                 .prompt = it->prompt.text,
-                                 .n_prompt_tokens = (int)it->tokens.n,
-                                 .n_new_tokens = got->n_tokens,
-                                 .letter_logits = logits,
-                                 .letter_probabilities = engine->params.letter_only ? probabilities : NULL,
-                                 .detect_s = s->sight.detect_s,
-                                 .encode_s = s->sight.encode_s,
-                                 .n_empty = s->sight.findings.n_empty,
-                                 .prompt_s = prompt_s,
-                                 .generate_s = generate_s,
-                                 .elapsed_s = elapsed_s(s),
-                                 .n_frames = s->clip->n_frames,
-                                 .fewer_crops = s->engine->find && s->max_crops < s->engine->params.max_detections,
-                                 .max_crops = s->max_crops,
-                                 .cut = got->cut};
+        lb_engine_reply reply = begin_reply(s, it);
+        reply.letter = letter < 0 ? 0 : letter;
+        reply.fallback = letter < 0;
+        reply.text = text;
+        reply.n_new_tokens = got->n_tokens;
+        reply.letter_logits = logits;
+        reply.letter_probabilities = engine->params.letter_only ? probabilities : NULL;
+        reply.prompt_s = prompt_s;
+        reply.generate_s = generate_s;
+        reply.cut = got->cut;
         s->callbacks.reply(&reply, s->callbacks.user);
     }
     free(text);

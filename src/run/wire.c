@@ -173,6 +173,20 @@ void lb_wire_append(json_t **array, json_t *value) {
     *array = NULL;
 }
 
+json_t *lb_wire_sizes(const size_t *sizes, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++)
+        lb_wire_append(&list, json_integer((json_int_t)sizes[i]));
+    return list;
+}
+
+int lb_wire_sizes_get(const json_t *list, size_t *sizes, int most) {
+    const int n = json_array_size(list) < (size_t)most ? (int)json_array_size(list) : most;
+    for (int i = 0; i < n; i++)
+        sizes[i] = (size_t)json_integer_value(json_array_get(list, (size_t)i));
+    return n;
+}
+
 const char *lb_wire_type(const json_t *message) {
     const char *type = json_string_value(json_object_get(message, "type"));
     return type ? type : "";

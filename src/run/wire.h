@@ -41,9 +41,13 @@ bool lb_wire_wait(int fd, int wait_ms);
 json_t *lb_wire_bytes(const char *bytes);
 char *lb_wire_bytes_get(const json_t *value);
 
-/* Appends; a list that cannot be made whole becomes NULL, and so does the message that it would stand in: a question must
- * not be asked with a choice less. */
+/* Appends; a list that cannot be made whole becomes NULL, and so does the message that it would stand in: a question
+ * must not be asked with a choice less. */
 void lb_wire_append(json_t **array, json_t *value);
+
+/* Sizes in bytes as a list of numbers and back: how many there were, most at most. */
+json_t *lb_wire_sizes(const size_t *sizes, int n);
+int lb_wire_sizes_get(const json_t *list, size_t *sizes, int most);
 
 /* "type" of a message; "" when it has none. */
 const char *lb_wire_type(const json_t *message);

@@ -10,20 +10,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
-static char top[64];
-
-static int make_top(void **state) {
-    (void)state;
-    strcpy(top, "/tmp/lowbeam-file-XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
-}
-
-static int remove_top(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
-}
+#include "scratch.h"
 
 static void test_folders(void **state) {
     (void)state;
@@ -31,17 +18,17 @@ static void test_folders(void **state) {
     struct stat st;
     lb_error error = {0};
     for (int again = 0; again < 2; again++) {
-        snprintf(path, sizeof path, "%s/a/b//c/", top);
+        snprintf(path, sizeof path, "%s/a/b//c/", scratch);
         if (lb_folder_make(path, &error) != LB_STATUS_OK)
             fail_msg("%s", error.message);
         assert_true(stat(path, &st) == 0 && S_ISDIR(st.st_mode));
     }
-    snprintf(path, sizeof path, "%s/file", top);
+    snprintf(path, sizeof path, "%s/file", scratch);
     FILE *file = fopen(path, "w");
     assert_true(file && fclose(file) == 0);
     strcat(path, "/x");
     assert_int_equal(lb_folder_make(path, &error), LB_STATUS_IO);
-    snprintf(path, sizeof path, "%s/file", top);
+    snprintf(path, sizeof path, "%s/file", scratch);
     assert_int_equal(lb_folder_make(path, &error), LB_STATUS_IO); /* there, but no folder */
     assert_int_equal(lb_folder_make("", &error), LB_STATUS_IO);
     char name[5000];
@@ -74,5 +61,5 @@ int main(void) {
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_user_cache),
     };
-    return cmocka_run_group_tests(tests, make_top, remove_top);
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }

@@ -11,24 +11,11 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static char top[64];
-
-static int make_top(void **state) {
-    (void)state;
-    strcpy(top, "/tmp/lowbeam-npy-XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
-}
-
-static int remove_top(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
-}
+#include "../base/scratch.h"
 
 static size_t read_back(const char *name, unsigned char *bytes, size_t room) {
     char path[256];
-    snprintf(path, sizeof path, "%s/%s", top, name);
+    snprintf(path, sizeof path, "%s/%s", scratch, name);
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
     size_t n = fread(bytes, 1, room, file);
@@ -40,7 +27,7 @@ static void expect_array(const char *type, int n_dims, const int64_t *shape, con
                          const char *header) {
     unsigned char bytes[1024];
     lb_error error = {0};
-    if (lb_npy_write(top, "x.npy", type, n_dims, shape, data, &error) != LB_STATUS_OK)
+    if (lb_npy_write(scratch, "x.npy", type, n_dims, shape, data, &error) != LB_STATUS_OK)
         fail_msg("%s", error.message);
     size_t n = read_back("x.npy", bytes, sizeof bytes);
     assert_memory_equal(bytes, "\x93NUMPY\x01\x00", 8);
@@ -60,8 +47,8 @@ static void test_parts(void **state) {
     const int32_t data[6] = {1, -2, 3, 4, 5, 1 << 30};
     const int64_t shape[] = {3, 2};
     const void *const part[] = {data, data + 2, data + 4};
-    assert_int_equal(lb_npy_write(top, "whole.npy", "<i4", 2, shape, data, NULL), LB_STATUS_OK);
-    assert_int_equal(lb_npy_write_parts(top, "parts.npy", "<i4", 2, shape, part, NULL), LB_STATUS_OK);
+    assert_int_equal(lb_npy_write(scratch, "whole.npy", "<i4", 2, shape, data, NULL), LB_STATUS_OK);
+    assert_int_equal(lb_npy_write_parts(scratch, "parts.npy", "<i4", 2, shape, part, NULL), LB_STATUS_OK);
     const size_t n = read_back("whole.npy", whole, sizeof whole);
     assert_int_equal(read_back("parts.npy", parts, sizeof parts), n);
     assert_memory_equal(parts, whole, n);
@@ -83,7 +70,7 @@ static void test_arrays(void **state) {
 static void test_text(void **state) {
     (void)state;
     unsigned char bytes[64];
-    assert_int_equal(lb_text_write(top, "t.txt", "Câu\r\n", 6, NULL), LB_STATUS_OK);
+    assert_int_equal(lb_text_write(scratch, "t.txt", "Câu\r\n", 6, NULL), LB_STATUS_OK);
     assert_int_equal(read_back("t.txt", bytes, sizeof bytes), 6);
     assert_memory_equal(bytes, "Câu\r\n", 6);
 }
@@ -100,7 +87,7 @@ static void test_what_cannot_be_written(void **state) {
     char name[5000];
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    assert_int_equal(lb_text_write(top, name, "", 0, &error), LB_STATUS_IO);
+    assert_int_equal(lb_text_write(scratch, name, "", 0, &error), LB_STATUS_IO);
 }
 
 static void test_names(void **state) {
@@ -122,5 +109,5 @@ int main(void) {
         cmocka_unit_test(test_text),   cmocka_unit_test(test_what_cannot_be_written),
         cmocka_unit_test(test_names),
     };
-    return cmocka_run_group_tests(tests, make_top, remove_top);
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }

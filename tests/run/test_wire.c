@@ -219,9 +219,26 @@ static void test_bytes_that_are_no_utf8(void **state) {
     json_decref(null);
 }
 
+static void test_sizes(void **state) {
+    (void)state;
+    const size_t sizes[] = {0, 1, (size_t)1 << 40};
+    size_t back[3] = {7, 7, 7};
+    json_t *list = lb_wire_sizes(sizes, 3);
+    assert_int_equal(lb_wire_sizes_get(list, back, 2), 2); /* no more than there is room for */
+    assert_int_equal(back[2], 7);
+    assert_int_equal(lb_wire_sizes_get(list, back, 3), 3);
+    assert_memory_equal(back, sizes, sizeof sizes);
+    json_decref(list);
+    list = lb_wire_sizes(sizes, 0);
+    assert_int_equal(lb_wire_sizes_get(list, back, 3), 0);
+    json_decref(list);
+    assert_int_equal(lb_wire_sizes_get(NULL, back, 3), 0);
+}
+
 int main(void) {
 #define PAIRED(test) cmocka_unit_test_setup_teardown(test, make_pair, close_pair)
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes),
         PAIRED(test_messages_come_whole_and_in_order),
         PAIRED(test_descriptors_go_along),
         PAIRED(test_message_larger_than_the_sockets_buffer),
