@@ -33,6 +33,7 @@ make_model() {
     for type in $2; do "$run" lowbeam convert "$work/$1" -o "$work/$1-$type.gguf" --type "$type"; done
 }
 make_model base f16 &
+base=$!
 make_model tiny "f32 f16"
 
 step "memory: what is measured before loading, and what is taken then"
@@ -68,7 +69,7 @@ python3 "$here/peer_detector.py" "$work/tiny" --dtype float32 --batch 1 --size "
 
 step "timing: by ggml's operations alone, batch of 1 with its profile"
 bench "$work/tiny-f16.gguf" --batch 1 --gathers --profile --rounds 3
-wait
+wait "$base" # not for all: the log's tee never ends
 step "timing: Swin-B f16"
 bench "$work/base-f16.gguf" --batch 8 --profile
 bench "$work/base-f16.gguf" --batch 1

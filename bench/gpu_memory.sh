@@ -1,75 +1,133 @@
 #!/usr/bin/env bash
-# The memory plan on an NVIDIA card: budgets with everything above them taken away by another process, the answers compared
+# The memory plan on NVIDIA cards: budgets with everything above them taken away by another process, the answers compared
 # with those of the largest budget, the planned peak beside the one that NVML saw.
 #   bench/gpu_memory.sh "LOWBEAM COMMAND" LLM.gguf MMPROJ.gguf DET.gguf OUT_DIR [STEP...]
 # LLM in bf16, full size (full_size_models.py); DET with any weights: at threshold 0 every box counts. 88 tiles: eight frames
-# of 16:9 with nine tiles and two crops each. STEPs, in this order when none are named: bf16 q8 q4 sizes.
+# of 16:9 with nine tiles and two crops each. STEPs, in the order given: bf16 q8 q4 (budgets, answers), sizes-bf16 sizes-q8
+# sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
+# folder of what the models saw), other (the second card alone), two (both).
+# CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS.
 set -uo pipefail
 lowbeam=$1 llm=$2 mmproj=$3 detector=$4 out=$5
 shift 5
-steps=${*:-bf16 q8 q4 sizes}
 here=$(cd "$(dirname "$0")" && pwd)
 work=${LOWBEAM_BENCH_DIR:-/dev/shm/lowbeam-memory}
-videos=${LOWBEAM_BENCH_VIDEOS:-2}
+videos=${LOWBEAM_BENCH_VIDEOS:-3}
+card=${CARD:-0}
+export CUDA_VISIBLE_DEVICES=$card CUDA_DEVICE_ORDER=PCI_BUS_ID LOWBEAM_BENCH_CARD=$card
 mkdir -p "$out" "$work"
-[ -e "$work/load/questions.json" ] || python3 "$here/make_load.py" "$work/load" --videos "$videos" --size 1920x1080
-eyes88="--max-tiles 8 --detector $detector --detection-threshold 0 --text-threshold 1 --max-detections 2"
+# load NAME SIZE VIDEOS
+load() {
+    [ -e "$work/$1/questions.json" ] || python3 "$here/make_load.py" "$work/$1.part" --videos "$3" --size "$2"
+    [ -e "$work/$1/questions.json" ] || mv "$work/$1.part" "$work/$1"
+}
+eyes="--detector $detector --detection-threshold 0 --text-threshold 1"
+eyes88="--max-tiles 8 $eyes --max-detections 2"
 
-# run NAME BUDGET_GIB|none OPTION...: one line of what matters, the log in OUT
+# run NAME BUDGET[,BUDGET]|none OPTION...: one line of what matters, the log in OUT. Budgets in GiB. set: load_name.
+load_name=load
 run() {
     local name=$1 budget=$2 vram=()
     shift 2
     rm -f "$out/$name".{csv,db}
     export LOWBEAM_BENCH_BUDGET=
     if [ "$budget" != none ]; then
-        vram=(--vram "${budget}GiB")
-        LOWBEAM_BENCH_BUDGET=$(python3 -c "print(int($budget * 2**30))")
+        vram=(--vram "${budget//,/GiB,}GiB")
+        LOWBEAM_BENCH_BUDGET=$(python3 -c "print(','.join(str(int(float(b) * 2**30)) for b in '$budget'.split(',')))")
     fi
-    python3 "$here/device_memory.py" $lowbeam answer "$work/load/questions.json" --model "$llm" --mmproj "$mmproj" \
-        --max-new-tokens 3 -v --cache-dir "$work" "${vram[@]}" "$@" --out "$out/$name.csv" >"$out/$name.log" 2>&1
+    local start=$SECONDS
+    # shellcheck disable=SC2086
+    timeout 150 python3 "$here/device_memory.py" $lowbeam answer "$work/$load_name/questions.json" --model "$llm" --mmproj "$mmproj" \
+        --max-new-tokens 3 -v "${vram[@]}" "$@" --out "$out/$name.csv" >"$out/$name.log" 2>&1
     local status=$?
-    printf '%-14s exit %s  ' "$name" "$status"
+    printf '%-16s exit %s  ' "$name" "$status"
     sed -n 's/.*questions answered in \([0-9.]*\) s (\(.*\) each), \([0-9]*\) by fallback/\2 a question, \3 fallback /p' "$out/$name.log" | tr '\n' ' '
     sed -n 's/^  peak  *\([0-9.]*\) *\([0-9.]*\) (\(.*\))/planned \1 MiB, device \2 MiB (\3)/p' "$out/$name.log" | tr '\n' ' '
-    sed -n 's/.*peak \([0-9.]*\) GiB above that/NVML peak \1 GiB/p' "$out/$name.log"
+    sed -n 's/.*device memory: \(card [0-9]*: \)*before.*peak \([0-9.]*\) GiB above that/\1NVML \2/p' "$out/$name.log" |
+        awk '{ printf "%s%.0f MiB  ", $1 == "NVML" ? "NVML " : $1 " " $2 " NVML ", $NF * 1024 }'
+    echo "[$((SECONDS - start)) s in all]"
     grep '^To fit:' "$out/$name.log" | sed 's/^/    /'
+    grep -h 'starting another one\|the ballast grew' "$out/$name.log" | sed 's/^/    /' | cut -c1-300
     [ $status = 0 ] || grep -v '^\[' "$out/$name.log" | tail -n 4 | cut -c1-300
 }
 agree() { python3 "$here/compare_runs.py" "$out/$1.db" "${@:2}"; }
+# sizes NAME OPTION...: the six loads. 48 tiles without a detector: six of 1120x448's grid of 5x1 and its thumbnail.
+sizes() {
+    local name=$1
+    shift
+    load_name=load1
+    run "$name-88-eyes" none $eyes88 "$@"
+    run "$name-48-eyes" none --max-tiles 1 $eyes "$@"
+    run "$name-16-eyes" none --max-tiles 1 $eyes --max-detections 1 "$@"
+    load_name=wide1
+    run "$name-88" none --max-tiles 10 "$@"
+    run "$name-48" none --max-tiles 5 "$@"
+    run "$name-8" none --max-tiles 1 "$@"
+    load_name=load
+}
 
-for step in $steps; do
-    printf '\n== %s (%s s since the start)\n' "$step" "$SECONDS"
+load load 1920x1080 "$videos"
+load load1 1920x1080 1
+load wide1 1120x448 1
+for step in "$@"; do
+    printf '\n== %s, card %s (%s s since the start)\n' "$step" "$card" "$SECONDS"
     case $step in
     bf16)
         run bf16-none none $eyes88
         run bf16-24 24 $eyes88
         run bf16-20 20 $eyes88
         run bf16-18 18 $eyes88
-        agree bf16-24 "$out"/bf16-{none,20,18}.db
+        run bf16-16 16 $eyes88
+        run bf16-15.4 15.4 $eyes88
+        run bf16-14.6 14.6 $eyes88
+        run bf16-10 10 $eyes88
+        agree bf16-24 "$out"/bf16-{none,20,18,16,15.4,14.6,10}.db
         ;;
     q8)
-        run q8-24 24 $eyes88 --allow weights-q8 --load_in_8bit
-        run q8-12 12 $eyes88 --allow weights-q8 --load_in_8bit
-        agree q8-24 "$out/q8-12.db"
+        run q8-24 24 $eyes88 --load_in_8bit
+        run q8-12 12 $eyes88 --load_in_8bit
+        run q8-10 10 $eyes88 --load_in_8bit
+        agree q8-24 "$out"/q8-{12,10}.db
         ;;
     q4)
-        run q4-24 24 $eyes88 --allow weights-q4 --weight-bits 4
-        run q4-8 8 $eyes88 --allow weights-q4 --weight-bits 4
-        run q4-6 6 $eyes88 --allow weights-q4 --weight-bits 4
+        run q4-24 24 $eyes88 --weight-bits 4
+        run q4-8 8 $eyes88 --weight-bits 4
+        run q4-6 6 $eyes88 --weight-bits 4
         agree q4-24 "$out"/q4-{8,6}.db
         ;;
-    sizes)
-        run bf16-8-plain none --max-tiles 1
-        run bf16-48 none --max-tiles 1 --detector "$detector" --detection-threshold 0 --text-threshold 1
-        run bf16-72-plain none --max-tiles 8
+    sizes-bf16) sizes bf16 ;;
+    sizes-q8) sizes q8 --load_in_8bit ;;
+    sizes-q4) sizes q4 --weight-bits 4 ;;
+    ballast)
+        # its models' context is made for each video: what is taken between two is missed by the next
+        rm -f "$out/bf16-ballast.db"
+        LOWBEAM_BENCH_BALLAST_AFTER=$out/bf16-ballast.db LOWBEAM_BENCH_BALLAST_GROWS=${LOWBEAM_BENCH_GROWS:-3,1073741824} \
+            run bf16-ballast 15.4 $eyes88
+        agree bf16-24 "$out/bf16-ballast.db"
+        ;;
+    cache)
+        rm -rf "$work/seen"
+        run cache-fresh 24 $eyes88 --cache-dir "$work/seen"
+        run cache-again 24 $eyes88 --cache-dir "$work/seen"
+        agree bf16-24 "$out"/cache-{fresh,again}.db
+        ;;
+    other)
+        # the second card alone: nothing of the first is touched
+        (
+            unset CUDA_VISIBLE_DEVICES
+            LOWBEAM_BENCH_CARD=0,1 run bf16-other none $eyes88 --device cuda1
+        )
         ;;
     two)
-        LOWBEAM_BENCH_BUDGET='' run bf16-two none $eyes88 --device cuda0,cuda1 --vram 11GiB,11GiB
-        agree bf16-24 "$out/bf16-two.db"
+        (
+            unset CUDA_VISIBLE_DEVICES
+            export LOWBEAM_BENCH_CARD=0,1
+            run bf16-two-11 11,11 $eyes88 --device cuda0,cuda1
+            run bf16-two-9 9,9 $eyes88 --device cuda0,cuda1
+            run bf16-two-12-6 6,12 $eyes88 --device cuda0,cuda1
+        )
+        agree bf16-24 "$out"/bf16-two-{11,9,12-6}.db
         ;;
-    ballast)
-        LOWBEAM_BENCH_BALLAST_GROWS=${LOWBEAM_BENCH_GROWS:-14,4294967296} run bf16-ballast 22 $eyes88
-        ;;
+    *) echo "gpu_memory.sh: no step $step" ;;
     esac
 done
-grep -h "libraries while" -B0 "$out"/*.log | sort | uniq -c | head -40

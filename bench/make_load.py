@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the load that lowbeam is measured with: videos as folders of 8 frames of 1120x448 (noise with a few shapes, PNG),
+"""Writes the load that lowbeam is measured with: videos as folders of 9 frames of 1120x448 (noise with a few shapes, PNG),
 three questions each. With --max-tiles 10 each frame is a grid of 5x2 and a thumbnail: 88 tiles, 22,528 visual tokens.
 
     make_load.py DIR [--videos 3] [--questions 3] [--size 1120x448]
@@ -28,7 +28,7 @@ data = []
 for v in range(args.videos):
     folder = args.dir / f"video_{v}"
     folder.mkdir(parents=True, exist_ok=True)
-    for f in range(8):
+    for f in range(9):  # of eight, one would be shown twice
         frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         frame[100:300, 100 + 20 * f : 500 + 20 * f] = (30 * v % 256, 200, 25 * f)
         Image.fromarray(frame).save(folder / f"{f:02d}.png", compress_level=1)

@@ -56,7 +56,7 @@ typedef struct lb_find_sizes {
     size_t text_encoder_bytes, text_encoder_compute_bytes; /* its weights and activations: while labels are set */
     size_t compute_bytes;              /* activations, constants and workspaces of n frames at once */
     size_t staging_bytes;              /* their pixels, on the host */
-    int64_t n_rows, n_widest, n_width; /* of a frame: tokens of the largest map, and the widest product over them */
+    int64_t n_rows, n_widest, n_width; /* of a frame: rows and widths of the largest product that the library makes */
 } lb_find_sizes;
 
 /* width, height: of the frame as decoded; 0: the one that makes the largest picture. n: frames at once. */

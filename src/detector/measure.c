@@ -37,6 +37,13 @@ static lb_status measure_batch(const lb_gdino_model *model, const lb_detector_pa
         sizes->compute_bytes = lb_gdino_plan_bytes(plan) + (options.way == LB_GDINO_BY_CUDA ? lb_cuda_bytes() : 0);
         sizes->staging_bytes = lb_gdino_plan_pixel_bytes(plan);
         sizes->n_rows = (int64_t)((size[0] + patch - 1) / patch) * ((size[1] + patch - 1) / patch);
+        sizes->n_width = hp->swin.embed_dim;
+        sizes->n_widest = (int64_t)((float)hp->swin.embed_dim * hp->swin.mlp_ratio);
+        if (options.way == LB_GDINO_BY_CUDA) { /* products over a map are ours; the library's widest is the decoder's */
+            sizes->n_rows = hp->num_queries;
+            sizes->n_width = hp->d_model;
+            sizes->n_widest = hp->decoder_ffn_dim;
+        }
     }
     lb_gdino_plan_free(plan);
     free(all);
@@ -59,8 +66,6 @@ lb_status lb_gdino_measure(const char *path, const lb_detector_params *params, i
     if (status == LB_STATUS_OK) {
         sizes->weight_bytes = lb_weights_measure(model->weights, device);
         sizes->text_encoder_bytes = lb_weights_measure(model->bert.weights, device);
-        sizes->n_width = model->hparams.swin.embed_dim;
-        sizes->n_widest = (int64_t)((float)model->hparams.swin.embed_dim * model->hparams.swin.mlp_ratio);
         lb_weights_pretend(model->weights);
         lb_weights_pretend(model->bert.weights);
         status = lb_gdino_text_measure(model, device, n_text, params->exact || model->hparams.exact, &text,

@@ -112,16 +112,16 @@ static bool try(search *x, const lb_plan_choice *choice) {
     return plan->fits;
 }
 
-/* The ways to fit, in the order in which they are taken: first those that leave every answer as it is and cost little,
- * then what the user allows, then the layers on the host, which cost seconds. */
+/* The ways to fit, in the order in which they are taken: first those that leave every answer as it is, the cheapest
+ * first (docs/memory.md has what they cost), then what the user allows, then the layers on the host. */
 typedef enum way {
     WAY_REST_COMPUTE,
     WAY_REST_CONTEXT,
     WAY_TILE_BATCH,
     WAY_FRAME_BATCH,
-    WAY_N_UBATCH,
     WAY_REST_WEIGHTS,
     WAY_N_PARALLEL,
+    WAY_N_UBATCH,
     WAY_WEIGHTS_Q8,
     WAY_KV_Q8,
     WAY_WEIGHTS_Q4,
@@ -137,9 +137,13 @@ static bool halve(int *value, int least) {
     return true;
 }
 
+enum {
+    UBATCH_LEAST = 64,
+    UBATCH_MOST = 2048 /* larger ones gain nothing, and libllama is slower with them */
+};
+
 /* One step of a way further; false when it is at its end or not allowed. */
 static bool advance(const lb_plan_request *r, way w, lb_plan_choice *c) {
-    enum { UBATCH_LEAST = 64 };
     switch (w) {
     case WAY_REST_COMPUTE:
         return !c->rest_compute && (c->rest_compute = true);
@@ -352,25 +356,58 @@ static size_t highest_peak(const lb_plan *plan) {
     return most;
 }
 
+/* The fewest layers on the host with which *c fits; false: not even with all of them. Peaks fall with each. */
+static bool fewest_on_host(search *x, lb_plan_choice *c) {
+    int low = 0, high = x->request->n_layer;
+    c->n_host_layers = high;
+    if (x->status != LB_STATUS_OK || !try(x, c))
+        return false;
+    while (high - low > 1 && x->status == LB_STATUS_OK) {
+        c->n_host_layers = (low + high) / 2;
+        *(try(x, c) ? &high : &low) = c->n_host_layers;
+    }
+    c->n_host_layers = high;
+    return x->status == LB_STATUS_OK;
+}
+
+/* Layers on the host. Their weights cross once a step, so larger steps are worth the layers that make room for them: of
+ * the sizes from the one at the start up, the one with the fewest crossings; where none fits, the largest below it. */
+static bool rest_on_host(search *x, lb_plan_choice *c, int n_ubatch) {
+    const lb_plan_request *r = x->request;
+    const int n_tokens = r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
+    const int most = r->fixed_ubatch ? n_ubatch : UBATCH_MOST;
+    int64_t fewest = 0;
+    lb_plan_choice best = *c;
+    for (int size = n_ubatch; size <= most || size == n_ubatch; size *= 2) {
+        lb_plan_choice tried = *c;
+        tried.n_ubatch = size;
+        if (!fewest_on_host(x, &tried))
+            break;
+        const int64_t crossings = (int64_t)tried.n_host_layers * ((n_tokens + size - 1) / size);
+        if (fewest == 0 || crossings < fewest) {
+            fewest = crossings;
+            best = tried;
+        }
+    }
+    for (int size = n_ubatch; fewest == 0 && halve(&size, UBATCH_LEAST) && x->status == LB_STATUS_OK;) {
+        best.n_ubatch = size;
+        fewest = fewest_on_host(x, &best);
+    }
+    *c = best;
+    return fewest > 0;
+}
+
 /* From the start along all ways until it fits; *c is then the choice. */
 static bool fit(search *x, lb_plan_choice *c) {
     const lb_plan_request *r = x->request;
-    const lb_plan_choice start = *c;
+    lb_plan_choice start = *c;
     bool fits = try(x, c);
     for (int w = 0; w < WAY_COUNT && !fits && x->status == LB_STATUS_OK; w++)
         while (!fits && x->status == LB_STATUS_OK && advance(r, (way)w, c))
             fits = try(x, c);
-    if (!fits && c->n_devices == 1 && !r->device[0].is_cpu) {
-        /* fewest layers on the host that do; peaks fall with each */
-        int low = 0, high = r->n_layer;
-        c->n_host_layers = high;
-        if (x->status == LB_STATUS_OK && (fits = try(x, c))) {
-            while (high - low > 1 && x->status == LB_STATUS_OK) {
-                c->n_host_layers = (low + high) / 2;
-                *(try(x, c) ? &high : &low) = c->n_host_layers;
-            }
-            c->n_host_layers = high;
-        }
+    if (!fits && c->n_devices == 1 && !r->device[0].is_cpu && x->status == LB_STATUS_OK) {
+        fits = rest_on_host(x, c, start.n_ubatch);
+        start.n_ubatch = c->n_ubatch;
     }
     if (fits && x->status == LB_STATUS_OK)
         relax(x, c, &start);
@@ -395,7 +432,7 @@ static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice)
             fits = (n == 1 || spread(x, choice, n, false)) && try(x, choice);
         }
         lb_plan_choice tight = *start;
-        for (int w = 0; w <= WAY_N_PARALLEL; w++)
+        for (int w = 0; w <= WAY_N_UBATCH; w++)
             while (advance(r, (way)w, &tight))
                 ;
         for (int k = 0; k < 2 && !fits && x->status == LB_STATUS_OK; k++) {

@@ -55,9 +55,10 @@ typedef struct lb_plan_request {
     bool detector;
     /* Where the search starts: what is used when there is room enough. */
     int tile_batch, frame_batch, n_ubatch, n_parallel;
-    bool reuse;      /* false: each question's whole prompt stands in the cache, one at a time */
-    int weight_bits; /* 0: the file as it is; 8: take 8-bit weights in any case (--load_in_8bit) */
-    bool kv_q8;      /* take a q8_0 KV cache in any case (--kv-bits 8) */
+    bool fixed_ubatch; /* n_ubatch is what the user asked for: never more */
+    bool reuse;        /* false: each question's whole prompt stands in the cache, one at a time */
+    int weight_bits;   /* 0: the file as it is; 8: take 8-bit weights in any case (--load_in_8bit) */
+    bool kv_q8;        /* take a q8_0 KV cache in any case (--kv-bits 8) */
 } lb_plan_request;
 
 typedef struct lb_plan_choice {

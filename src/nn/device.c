@@ -7,6 +7,7 @@
 #include <ggml-backend.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -17,6 +18,9 @@ static size_t
 
 static void start_once(void) {
     lb_nn_log_start();
+    /* Cards are numbered as nvidia-smi and NVML do it. CUDA's own order is the fastest first: of two different cards
+     * the memory of one would be read for the other's. */
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);
     lb_nvml_memory memory;
     for (int i = 0; i < CARDS_MAX && lb_nvml_read(i, &memory); i++)
         card_free[i] = memory.free;

@@ -13,6 +13,7 @@ typedef struct nvml_memory {
 } nvml_memory;
 
 static int (*device_by_index)(unsigned index, void **device);
+static int (*device_count)(unsigned *n);
 static int (*device_by_uuid)(const char *uuid, void **device);
 static int (*memory_info)(void *device, nvml_memory *memory);
 static bool ready;
@@ -25,14 +26,26 @@ static void start(void) {
     void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); /* stays loaded */
     int (*init)(void) = (int (*)(void))symbol(library, "nvmlInit_v2");
     device_by_index = (int (*)(unsigned, void **))symbol(library, "nvmlDeviceGetHandleByIndex_v2");
+    device_count = (int (*)(unsigned *))symbol(library, "nvmlDeviceGetCount_v2");
     device_by_uuid = (int (*)(const char *, void **))symbol(library, "nvmlDeviceGetHandleByUUID");
     memory_info = (int (*)(void *, nvml_memory *))symbol(library, "nvmlDeviceGetMemoryInfo");
     ready = init && device_by_index && device_by_uuid && memory_info && init() == 0;
 }
 
+/* NVML counts the cards by their places on the bus, CUDA the fastest first unless told to do the same. Where it was
+ * told otherwise a number says nothing here. */
+static bool counts_by_bus(void) {
+    const char *order = getenv("CUDA_DEVICE_ORDER");
+    return order && strcmp(order, "PCI_BUS_ID") == 0;
+}
+
 /* What CUDA_VISIBLE_DEVICES has at a place: a number, or the name of a card. */
 static bool find(int index, void **device) {
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    unsigned n_cards = 0;
+    if (device_count && device_count(&n_cards) == 0 && n_cards > 1 && !counts_by_bus() &&
+        (!visible || !*visible || isdigit((unsigned char)visible[0])))
+        return false;
     if (!visible || !*visible)
         return device_by_index((unsigned)index, device) == 0;
     char list[1024];

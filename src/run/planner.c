@@ -50,12 +50,36 @@ static size_t pool_bytes(const lb_planner *planner, const lb_device *device, int
     return planner->workspace_bytes + (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
 }
 
-/* What one small product takes beside its operands: the context, then the library's handle and workspace. */
+/* What a backend that multiplies takes beside the operands: its library's handle and workspace. The first product of a
+ * process also brings code onto the card, so that is told by a second backend's beside it. 0: not known. */
+static size_t measure_product(const lb_device *device, int index, ggml_backend_t *backend) {
+    enum { N = 256 };
+    size_t taken = 0;
+    lb_nvml_memory before, after;
+    if (!lb_nvml_read(index, &before) || lb_backend_open(device, 0, backend, NULL) != LB_STATUS_OK)
+        return 0;
+    struct ggml_context *ctx = ggml_init(
+        (struct ggml_init_params){.mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
+    if (!ctx)
+        return 0;
+    struct ggml_tensor *a = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, N, N), *b = ggml_dup_tensor(ctx, a);
+    struct ggml_tensor *c = ggml_mul_mat(ctx, a, b);
+    struct ggml_cgraph *graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(graph, c);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, *backend);
+    if (buffer && ggml_backend_graph_compute(*backend, graph) == GGML_STATUS_SUCCESS && lb_nvml_read(index, &after) &&
+        after.used > before.used + ggml_backend_buffer_get_size(buffer))
+        taken = after.used - before.used - ggml_backend_buffer_get_size(buffer);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+    return taken;
+}
+
 static void measure_context(lb_planner *planner) {
     const lb_device *device = &planner->device[0];
     planner->context_bytes = (CONTEXT_MIB + KERNELS_MIB) * MIB;
     planner->workspace_bytes = WORKSPACE_MIB * MIB;
-    lb_nvml_memory with_context, with_product;
+    lb_nvml_memory with_context;
     const int index = lb_nvml_index(device->name);
     if (!is_cuda(device) || !lb_nvml_read(index, &with_context))
         return;
@@ -70,30 +94,16 @@ static void measure_context(lb_planner *planner) {
         planner->context_bytes = taken + KERNELS_MIB * MIB;
         planner->measured = true;
     }
-    enum { N = 256 };
-    ggml_backend_t backend = NULL;
-    lb_backend_open(device, 0, &backend, NULL);
-    struct ggml_context *ctx = ggml_init(
-        (struct ggml_init_params){.mem_size = 8 * ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true});
-    if (backend && ctx) {
-        struct ggml_tensor *a = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, N, N), *b = ggml_dup_tensor(ctx, a);
-        struct ggml_tensor *c = ggml_mul_mat(ctx, a, b);
-        struct ggml_cgraph *graph = ggml_new_graph(ctx);
-        ggml_build_forward_expand(graph, c);
-        ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend);
-        if (buffer && ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
-            lb_nvml_read(index, &with_product) && with_product.used > with_context.used) {
-            const size_t more = with_product.used - with_context.used, own = ggml_backend_buffer_get_size(buffer);
-            if (planner->measured && more > own + planner->workspace_bytes && more < 512 * MIB)
-                planner->workspace_bytes = more - own;
-        }
-        ggml_backend_buffer_free(buffer);
-    }
-    ggml_free(ctx);
-    if (backend)
-        ggml_backend_free(backend);
-    lb_log(LB_LOG_INFO, "memory", "context_bytes=%zu workspace_bytes=%zu measured=%d", planner->context_bytes,
-           planner->workspace_bytes, planner->measured);
+    ggml_backend_t backend[2] = {NULL, NULL};
+    const size_t first = measure_product(device, index, &backend[0]),
+                 second = measure_product(device, index, &backend[1]);
+    if (planner->measured && second > planner->workspace_bytes && second < 512 * MIB)
+        planner->workspace_bytes = second;
+    for (int i = 0; i < 2; i++)
+        if (backend[i])
+            ggml_backend_free(backend[i]);
+    lb_log(LB_LOG_INFO, "memory", "context_bytes=%zu workspace_bytes=%zu measured=%d first_product=%zu second=%zu",
+           planner->context_bytes, planner->workspace_bytes, planner->measured, first, second);
 }
 
 /* Of this process on a device that is found in this place. */
@@ -268,6 +278,7 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
                       : planner->device[0].is_cpu ? 1
                                                   : 4,
         .n_ubatch = params->vlm.n_ubatch > 0 ? params->vlm.n_ubatch : lb_vlm_default_params().n_ubatch,
+        .fixed_ubatch = params->vlm.n_ubatch > 0 && params->vlm.n_ubatch != lb_vlm_default_params().n_ubatch,
         .n_parallel = params->vlm.n_parallel > 0 ? params->vlm.n_parallel : lb_vlm_default_params().n_parallel,
         .reuse = params->reuse,
         .weight_bits = params->weight_bits,

@@ -38,7 +38,8 @@ typedef struct lb_language_probe lb_language_probe;
 
 typedef struct lb_language_sizes {
     size_t weights[LB_DEVICES_MAX], kv[LB_DEVICES_MAX], compute[LB_DEVICES_MAX];
-    size_t host_weights; /* of host layers, pinned; what stays in the mapped file is not counted */
+    size_t host_weights; /* of host layers, pinned, and with them token embeddings; what stays in a mapped file is not
+                            counted */
     size_t host_compute;
 } lb_language_sizes;
 

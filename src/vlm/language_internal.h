@@ -41,7 +41,7 @@ struct lb_language {
 typedef struct lb_language_scratch {
     ggml_backend_dev_t devices[LB_DEVICES_MAX + 1];
     float split[LB_DEVICES_MAX];
-    struct llama_model_tensor_buft_override override[2];
+    struct llama_model_tensor_buft_override override[3];
     char pattern[512];
 } lb_language_scratch;
 struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_device *devices, int n_devices,

@@ -116,11 +116,19 @@ static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *lay
     const int n_layer = probe->shape.n_layer, first_host = n_layer - layout->n_host_layers;
     ggml_backend_buffer_type_t host =
         ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    /* with pinned layers the file is not mapped, and libllama has a copy of the token embeddings */
+    const bool has_copy = layout->n_host_layers > 0 && ggml_backend_dev_host_buffer_type(probe->device[0].handle);
     for (size_t i = 0; i < lb_gguf_n_tensors(probe->file); i++) {
         lb_gguf_tensor t;
         lb_gguf_tensor_at(probe->file, i, &t);
         int layer = layer_of(t.name, n_layer);
-        if (strcmp(t.name, "token_embd.weight") == 0 && !has_output(probe->file))
+        const bool is_embd = strcmp(t.name, "token_embd.weight") == 0;
+        if (is_embd && has_copy) {
+            lb_gguf_tensor copy = t;
+            quantized(&copy, layout->weight_bits, true);
+            sizes->host_weights += tensor_bytes(host, &copy);
+        }
+        if (is_embd && !has_output(probe->file))
             layer = n_layer; /* tied: the output has a copy of its own on the device */
         if (layer < 0)
             continue;
