@@ -5,7 +5,7 @@
 # CARRIED: bundle.tar.xz (lowbeam, dump_detector, dump_memory, bench_detector built for CUDA, with a `run` script), small.tar.xz
 # (tools/make_detector_models.py), frames/ and cpu.jsonl (pictures, and what the CPU's f32 saw in them), vocab.gguf, gguf-py/,
 # full_size_models.py, peer_pytorch.py. LLAMA_LIBS: a folder with CUDA's libggml*.so and libllama.so in place of the bundle's.
-# JOB: detector, trained, peer, agreement, or a step of gpu_memory.sh. What comes back
+# JOB: detector, base, trained, peer, agreement, or a step of gpu_memory.sh. What comes back
 # is OUT/*.log and OUT/logs.tar.xz.
 set -uo pipefail
 carried=$(cd "$1" && pwd) out=$2
@@ -56,6 +56,14 @@ job() {
         CUDA_VISIBLE_DEVICES=$card $lowbeam detect "$carried/frames" --detector "$carried/grounding-dino-lowbeam-small.gguf" \
             --device cuda0 --json >"$work/logs/gpu.jsonl" 2>"$work/logs/trained.log" || tail -n 5 "$work/logs/trained.log"
         python3 "$here/detect_agreement.py" -v "$carried/cpu.jsonl" "$work/logs/gpu.jsonl"
+        ;;
+    base)
+        CUDA_VISIBLE_DEVICES='' python3 "$here/full_detector.py" "$work/base" --kind base >"$work/logs/base.log" 2>&1 &&
+            $lowbeam convert "$work/base" -o "$work/base.gguf"
+        for batch in 8 1; do
+            CUDA_VISIBLE_DEVICES=$card "$work/bundle/run" bench_detector "$work/base.gguf" --device cuda0 --size 1333x750 \
+                --rounds 10 --batch $batch
+        done
         ;;
     peer)
         ready

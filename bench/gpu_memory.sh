@@ -5,7 +5,7 @@
 # LLM in bf16, full size (full_size_models.py); DET with any weights: at threshold 0 every box counts. 88 tiles: eight frames
 # of 16:9 with nine tiles and two crops each. STEPs, in the order given: bf16 q8 q4 (budgets, answers), sizes-bf16 sizes-q8
 # sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
-# folder of what the models saw), other (the second card alone), two (both).
+# folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card).
 # CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS.
 set -uo pipefail
 lowbeam=$1 llm=$2 mmproj=$3 detector=$4 out=$5
@@ -25,7 +25,7 @@ eyes="--detector $detector --detection-threshold 0 --text-threshold 1"
 eyes88="--max-tiles 8 $eyes --max-detections 2"
 
 # run NAME BUDGET[,BUDGET]|none OPTION...: one line of what matters, the log in OUT. Budgets in GiB. set: load_name.
-load_name=load
+load_name=load questions=questions.json
 run() {
     local name=$1 budget=$2 vram=()
     shift 2
@@ -37,7 +37,7 @@ run() {
     fi
     local start=$SECONDS
     # shellcheck disable=SC2086
-    timeout 150 python3 "$here/device_memory.py" $lowbeam answer "$work/$load_name/questions.json" --model "$llm" --mmproj "$mmproj" \
+    timeout 150 python3 "$here/device_memory.py" $lowbeam answer "$work/$load_name/$questions" --model "$llm" --mmproj "$mmproj" \
         --max-new-tokens 3 -v "${vram[@]}" "$@" --out "$out/$name.csv" >"$out/$name.log" 2>&1
     local status=$?
     printf '%-16s exit %s  ' "$name" "$status"
@@ -66,9 +66,23 @@ sizes() {
     load_name=load
 }
 
+# split N: the load's questions as questions_<i>.json, whole videos dealt in turn
+split() {
+    python3 - "$work/$load_name" "$1" <<'END'
+import json, sys
+folder, n = sys.argv[1], int(sys.argv[2])
+data = json.load(open(f"{folder}/questions.json", encoding="utf-8"))["data"]
+videos = list(dict.fromkeys(q["video_path"] for q in data))
+for i in range(n):
+    part = [q for q in data if videos.index(q["video_path"]) % n == i]
+    json.dump({"__count__": len(part), "data": part}, open(f"{folder}/questions_{i}.json", "w", encoding="utf-8"))
+END
+}
+
 load load 1920x1080 "$videos"
 load load1 1920x1080 1
 load wide1 1120x448 1
+load load8 1920x1080 8
 for step in "$@"; do
     printf '\n== %s, card %s (%s s since the start)\n' "$step" "$card" "$SECONDS"
     case $step in
@@ -127,6 +141,28 @@ for step in "$@"; do
             run bf16-two-12-6 6,12 $eyes88 --device cuda0,cuda1
         )
         agree bf16-24 "$out"/bf16-two-{11,9,12-6}.db
+        ;;
+    engines)
+        # N cards: one engine on one of them, layers over all, an engine a card in one run, a run a card over shards
+        (
+            unset CUDA_VISIBLE_DEVICES
+            n=$(nvidia-smi -L | wc -l) all=cuda0 budgets=11
+            for ((i = 1; i < n; i++)); do all+=,cuda$i budgets+=,11; done
+            LOWBEAM_BENCH_CARD=$(seq -s, 0 $((n - 1)))
+            export LOWBEAM_BENCH_CARD
+            load_name=load8
+            run engines-one none $eyes88 --device cuda0
+            run engines-split "$budgets" $eyes88 --device "$all"
+            run engines-all none $eyes88 --device "$all"
+            agree engines-one "$out"/engines-{split,all}.db
+            split "$n"
+            start=$(date +%s.%N)
+            for ((i = 0; i < n; i++)); do
+                questions=questions_$i.json LOWBEAM_BENCH_CARD=$i run "engines-shard$i" none $eyes88 --device "cuda$i" &
+            done
+            wait
+            echo "$n runs, each a card and its share, loading included: $(date +%s.%N | awk "{ print \$1 - $start }") s"
+        )
         ;;
     *) echo "gpu_memory.sh: no step $step" ;;
     esac

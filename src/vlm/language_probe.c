@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { N_KEPT = 4 }; /* simulated models: what a search goes to and fro between */
+
 struct lb_language_probe {
     lb_device device[LB_DEVICES_MAX];
     int n_devices;
@@ -17,8 +19,12 @@ struct lb_language_probe {
     char architecture[64];
     lb_gguf *file;
     lb_language_shape shape;
-    struct llama_model *model; /* simulated, for this layout: */
-    lb_vlm_layout model_layout;
+    struct llama_model *model; /* simulated: one of those below */
+    struct {
+        struct llama_model *model;
+        lb_vlm_layout layout;
+    } kept[N_KEPT];
+    int n_made;
     int n_head_kv, d_key, d_value;
 };
 
@@ -154,14 +160,30 @@ static void add_kv(const lb_language_probe *probe, const lb_vlm_params *params, 
     }
 }
 
-/* The simulated model of a layout; kept for the next question about the same one. */
+/* Whether libllama's activations are the same for two numbers of layers on the host: beside them it holds a copy of
+ * what is on its way, which from a few layers up no longer depends on how many there are (tests/run/test_devices.py
+ * holds plans against what is taken). Making a model anew for each number that the search tries would take seconds. */
+static bool alike(int n_host_layers, int other) {
+    enum { FEW = 3 };
+    return n_host_layers == other || (n_host_layers >= FEW && other >= FEW);
+}
+
+static bool serves(const lb_vlm_layout *kept, const lb_vlm_layout *layout) {
+    const size_t devices = offsetof(lb_vlm_layout, n_devices);
+    return memcmp((const char *)kept + devices, (const char *)layout + devices, sizeof *kept - devices) == 0 &&
+           alike(kept->n_host_layers, layout->n_host_layers);
+}
+
+/* The simulated model of a layout; the last ones are kept. */
 static lb_status simulate(lb_language_probe *probe, const lb_vlm_params *params, lb_error *error) {
-    if (probe->model &&
-        memcmp(&probe->model_layout.n_devices, &params->layout.n_devices,
-               sizeof probe->model_layout - offsetof(lb_vlm_layout, n_devices)) == 0 &&
-        probe->model_layout.n_host_layers == params->layout.n_host_layers)
-        return LB_STATUS_OK;
-    llama_model_free(probe->model);
+    for (int i = 0; i < N_KEPT; i++)
+        if (probe->kept[i].model && serves(&probe->kept[i].layout, &params->layout)) {
+            probe->model = probe->kept[i].model;
+            return LB_STATUS_OK;
+        }
+    const int place = probe->n_made++ % N_KEPT;
+    llama_model_free(probe->kept[place].model);
+    probe->kept[place].model = NULL;
     lb_language_scratch scratch;
     struct llama_model_params p =
         lb_language_model_params(params, probe->device, probe->n_devices, probe->shape.n_layer, &scratch);
@@ -172,7 +194,8 @@ static lb_status simulate(lb_language_probe *probe, const lb_vlm_params *params,
     if (!probe->model)
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: libllama cannot load this model (architecture '%s'): %s",
                             probe->path, probe->architecture, lb_nn_last_log_error());
-    probe->model_layout = params->layout;
+    probe->kept[place].model = probe->model;
+    probe->kept[place].layout = params->layout;
     return LB_STATUS_OK;
 }
 
@@ -277,7 +300,8 @@ lb_status lb_language_probe_sizes(lb_language_probe *probe, const lb_vlm_params 
 void lb_language_probe_free(lb_language_probe *probe) {
     if (!probe)
         return;
-    llama_model_free(probe->model);
+    for (int i = 0; i < N_KEPT; i++)
+        llama_model_free(probe->kept[i].model);
     lb_gguf_close(probe->file);
     free(probe->path);
     free(probe);
