@@ -134,7 +134,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
          "vision encoder; default: the one beside --model"},
         {"device", 0, NULL, LB_OPTION_TEXT, &e->vlm.device, 0, 0, "NAME", "auto, cpu, cuda0, ..."},
         {"engines", 0, NULL, LB_OPTION_TEXT, &engines, 0, 0, "N|auto",
-         "models loaded side by side, each on its own devices; auto: as many as there are devices for"},
+         "answering at once, each on its own devices; auto: as many as they allow"},
         {"threads", 't', NULL, LB_OPTION_INT, &e->vlm.n_threads, 0, 1024, "N", "CPU threads; default: one a core"},
         {.kind = LB_OPTION_HEADING, .help = "Questions and videos"},
         {"videos", 0, NULL, LB_OPTION_TEXT, &p.videos, 0, 0, "DIR",

@@ -375,8 +375,9 @@ static void send_error(server *s, lb_status status, const lb_error *error) {
 static void write_numbers(const lb_plan *plan, char *text, size_t n) {
     const lb_plan_choice *c = &plan->choice;
     snprintf(text, n,
-             "%d tokens, %d questions, %d tiles, %d frames at once; %d-bit weights, %s cache; %d tiles, %d crops",
-             c->n_ubatch, c->n_parallel, c->tile_batch, c->frame_batch, c->weight_bits, c->kv_q8 ? "8-bit" : "full",
+             "steps of %d tokens, %d questions together, batches of %d tiles and %d frames, weights %d, KV cache %s, "
+             "%d tiles and %d crops a frame",
+             c->n_ubatch, c->n_parallel, c->tile_batch, c->frame_batch, c->weight_bits, c->kv_q8 ? "8 bits" : "whole",
              c->tiles_per_frame, c->crops_per_frame);
 }
 

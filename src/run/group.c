@@ -25,6 +25,7 @@ typedef struct asking {
     int deaths;    /* since the last answer */
     bool starved;  /* an answer came that says: out of memory */
     bool smallest; /* no smaller plan is left to try it with */
+    bool sound;    /* the lane answered the last time it was asked: its device is not what engines die of */
 } asking;
 
 static bool can_shrink(const asking *a) {
@@ -50,6 +51,7 @@ static void take_reply(const lb_engine_reply *reply, void *user) {
     a->questions[place].wanted = false;
     a->deaths = 0;
     a->lane->videos_lost = 0;
+    a->lane->answered = true;
     a->group->n_empty = reply->n_empty;
     bool failed = reply->status != LB_STATUS_OK;
     const lb_clip *clip = a->group->clip;
@@ -143,11 +145,12 @@ static lb_status ask_child(asking *a, lb_error *error) {
     return LB_STATUS_OK;
 }
 
-/* This lane's engine gives no answer to question i: the cause is its text, unless another lane is to try. That is done
- * once for a video, since what kills one engine may well kill the next. */
+/* This lane's engine gives no answer to question i: the cause is its text, unless another lane is to try, since it may
+ * be the device. What kills one engine may well kill all: no lane tries twice, and the second that is sound decides. */
 static void lose_question(asking *a, size_t i, const lb_error *error) {
     a->questions[i].wanted = false;
-    if (!a->group->doubted && lb_lane_others(a->lane) > 0)
+    a->group->tried |= 1u << a->lane->number;
+    if (!(a->group->doubted && a->sound) && (lb_lane_others(a->lane) & ~a->group->tried))
         a->group->cause[i] = strdup(error->message);
     if (!a->group->cause[i])
         lb_run_store_failure(a->lane, a->group->video->question[i], error->message);
@@ -252,7 +255,7 @@ static void take_over(lb_lane *lane, lb_group *group) {
             continue;
         group->cause[i] = NULL;
         group->doubted = true;
-        if (group->from == lane)
+        if (group->tried >> lane->number & 1)
             lb_run_store_failure(lane, group->video->question[i], cause);
         else
             group->questions[i].wanted = true;
@@ -279,6 +282,7 @@ void lb_group_answer(lb_lane *lane, lb_group *group, const lb_error *clip_error)
                     .group = group,
                     .questions = group->questions,
                     .n = group->video->n_questions,
+                    .sound = lane->answered && lane->videos_lost == 0,
                     .dump_dir = dump_dir};
         ask_all(&a);
     } else if (!(status == LB_STATUS_INTERRUPTED && lb_run_cancelled(r))) {

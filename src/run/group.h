@@ -16,8 +16,8 @@ typedef struct lb_group {
     lb_clip *clip;                 /* NULL: not taken, or it cannot be read */
     lb_engine_question *questions; /* [video->n_questions]; NULL: not begun */
     char **cause;                  /* [n_questions] NULL, or: an engine died of it, and another is to try */
-    bool doubted;                  /* there was such a one: the next lane decides */
-    const lb_lane *from;           /* that returned it */
+    bool doubted;                  /* there was such a one */
+    unsigned tried;                /* bits of the lanes whose engines died of one */
     bool kept;                     /* what the models saw went into the cache's folder */
     int n_empty;                   /* the video's boxes without area */
     double lost_s;                 /* with engines that died of it */
@@ -25,7 +25,8 @@ typedef struct lb_group {
 } lb_group;
 
 /* Asks what has no answer yet; what cannot be asked is stored as failed. Where another lane lives, what this one cannot
- * answer stays open instead: all, when it is given up; once for each video, what its engine died of. */
+ * answer stays open instead: all, when it is given up; what its engine died of, until a lane that is known to be sound
+ * finds the same, or all have tried. */
 void lb_group_answer(lb_lane *lane, lb_group *group, const lb_error *error);
 
 /* Whether a question was left to another lane. */

@@ -88,24 +88,25 @@ lb_status lb_lane_start(lb_lane *lane, const atomic_bool *stop, lb_error *error)
     }
 }
 
-int lb_lane_others_locked(const lb_lane *lane) {
-    int n = 0;
+unsigned lb_lane_others_locked(const lb_lane *lane) {
+    unsigned bits = 0;
     for (int i = 0; i < lane->run->n_lanes; i++) {
-        const lb_lane *other = &lane->run->lane[i];
-        n += other != lane && (other->state == LB_LANE_STARTING || other->state == LB_LANE_LIVES);
+        const lb_lane_state state = lane->run->lane[i].state;
+        if (i != lane->number && (state == LB_LANE_STARTING || state == LB_LANE_LIVES))
+            bits |= 1u << i;
     }
-    return n;
+    return bits;
 }
 
-int lb_lane_others(lb_lane *lane) {
+unsigned lb_lane_others(lb_lane *lane) {
     pthread_mutex_lock(&lane->run->mutex);
-    const int n = lb_lane_others_locked(lane);
+    const unsigned bits = lb_lane_others_locked(lane);
     pthread_mutex_unlock(&lane->run->mutex);
-    return n;
+    return bits;
 }
 
 bool lb_lane_leaves(lb_lane *lane) {
-    return lane->given_up && lb_lane_others(lane) > 0;
+    return lane->given_up && lb_lane_others(lane) != 0;
 }
 
 void lb_lane_give_up(lb_lane *lane, const lb_error *cause) {
@@ -116,7 +117,7 @@ void lb_lane_give_up(lb_lane *lane, const lb_error *cause) {
     pthread_mutex_lock(&r->mutex);
     lane->state = LB_LANE_OUT;
     lane->host_bytes = 0;
-    const int n = lb_lane_others_locked(lane);
+    const int n = __builtin_popcount(lb_lane_others_locked(lane));
     for (int i = 0; i < r->n_lanes; i++)
         r->lane[i].called = true; /* what it gave back may be for the one that is left */
     pthread_cond_broadcast(&r->changed);
@@ -164,7 +165,7 @@ lb_status lb_lane_fit(lb_lane *lane, bool *smallest, lb_error *error) {
         } else {
             /* somebody has taken its device's memory: there may be some again for another video, but others have it now
              */
-            if ((status == LB_STATUS_OUT_OF_MEMORY || status == LB_STATUS_DOES_NOT_FIT) && lb_lane_others(lane) > 0)
+            if ((status == LB_STATUS_OUT_OF_MEMORY || status == LB_STATUS_DOES_NOT_FIT) && lb_lane_others(lane) != 0)
                 lb_lane_give_up(lane, error);
             return status;
         }

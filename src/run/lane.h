@@ -32,6 +32,7 @@ typedef struct lb_lane {
     lb_device_order order;        /* what child_params.order points to */
     int n_parallel;               /* questions that share a batch: of its first child */
     int videos_lost;              /* in a row, see VIDEOS_LOST_MAX */
+    bool answered;                /* something */
     bool given_up;                /* no child is started any more */
     bool as_first; /* its device is of the first lane's kind: what its models see may be kept with that */
     lb_error last_death;
@@ -72,9 +73,9 @@ void lb_lane_bury(lb_lane *lane, const lb_error *cause);
 /* No child is started in it any more; said where there are several lanes. The child is to be ended before. */
 void lb_lane_give_up(lb_lane *lane, const lb_error *cause);
 
-/* Lanes but this one that have an engine or may get one. _locked: with the run's mutex held. */
-int lb_lane_others(lb_lane *lane);
-int lb_lane_others_locked(const lb_lane *lane);
+/* Lanes but this one that have an engine or may get one, bit i for lane i. _locked: with the run's mutex held. */
+unsigned lb_lane_others(lb_lane *lane);
+unsigned lb_lane_others_locked(const lb_lane *lane);
 
 /* This one is given up, and what it has not answered is others'. */
 bool lb_lane_leaves(lb_lane *lane);

@@ -102,12 +102,12 @@ static void wait_a_while(lb_run *r) {
     pthread_cond_timedwait(&r->changed, &r->mutex, &soon);
 }
 
-/* Not its own, unless there is nobody else. */
+/* Not one that its own engine died of, unless no lane is left that has not tried. */
 static lb_group *take_returned(lb_lane *lane) {
-    const bool alone = lb_lane_others_locked(lane) == 0;
+    const unsigned others = lb_lane_others_locked(lane);
     for (lb_group **at = &lane->run->queue.returned; *at; at = &(*at)->next) {
         lb_group *group = *at;
-        if (group->from == lane && !alone)
+        if ((group->tried >> lane->number & 1) && (others & ~group->tried))
             continue;
         *at = group->next;
         group->next = NULL;
@@ -149,7 +149,7 @@ bool lb_queue_next(lb_lane *lane, lb_group **out, lb_error *error) {
         if (!lb_run_goes_on(r) || (lane->given_up && lane->number > 0) || is_over(q))
             break;
         /* the first one, given up, waits whether the others are through with all */
-        const bool waits = lane->given_up && lb_lane_others_locked(lane) > 0;
+        const bool waits = lane->given_up && lb_lane_others_locked(lane) != 0;
         if (!waits && (group = take_returned(lane)))
             break;
         if (!waits && !q->taking && q->next < q->n) {
@@ -190,7 +190,6 @@ void lb_queue_return(lb_lane *lane, lb_group *group) {
     lb_run *r = lane->run;
     lb_group **at = &r->queue.returned;
     pthread_mutex_lock(&r->mutex);
-    group->from = lane;
     while (*at)
         at = &(*at)->next;
     *at = group;

@@ -243,7 +243,7 @@ def build(target):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-if __name__ == "__main__":
+def main():
     got = build("fake_gpu_header")
     if got.returncode:
         print(f"no pretended devices: this build is for another ggml or CUDA, or ggml's header could not be fetched\n{got.stdout}")
@@ -252,3 +252,7 @@ if __name__ == "__main__":
     if made.returncode:
         sys.exit(made.stdout)
     harness.main()
+
+
+if __name__ == "__main__":
+    main()
