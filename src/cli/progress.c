@@ -68,9 +68,9 @@ static void show_loaded(const lb_child_state *state, void *user) {
     lb_progress_vram("Start of inference", state->allocated_bytes, state->reserved_bytes);
 }
 
-static void show_joined(int n_engines, const lb_child_state *state, void *user) {
+static void show_joined(int number, const lb_child_state *state, void *user) {
     lb_progress_clear(user);
-    printf("Engine %d: %s (%s)\n", n_engines, state->device_description, state->device);
+    printf("Engine %d: %s (%s)\n", number, state->device_description, state->device);
     fflush(stdout);
 }
 

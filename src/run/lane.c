@@ -163,8 +163,7 @@ lb_status lb_lane_fit(lb_lane *lane, bool *smallest, lb_error *error) {
             --*n_retries;
             *smallest = true;
         } else {
-            /* somebody has taken its device's memory: there may be some again for another video, but others have it now
-             */
+            /* somebody has taken its memory; others have theirs, and need not wait for it */
             if ((status == LB_STATUS_OUT_OF_MEMORY || status == LB_STATUS_DOES_NOT_FIT) && lb_lane_others(lane) != 0)
                 lb_lane_give_up(lane, error);
             return status;

@@ -114,7 +114,7 @@ static void tell_joined(lb_lane *lane) {
     pthread_mutex_lock(&r->mutex);
     r->result->n_engines++;
     if (r->observer.joined)
-        r->observer.joined((int)r->result->n_engines, lb_child_get_state(lane->child), r->observer.user);
+        r->observer.joined(lane->number + 1, lb_child_get_state(lane->child), r->observer.user);
     pthread_mutex_unlock(&r->mutex);
 }
 

@@ -66,7 +66,7 @@ typedef struct lb_run_observer {
     void (*resumed)(size_t n_stored, size_t n_again, size_t n_all, void *user); /* n_again: failed, asked again */
     void (*loading)(void *user);                                                /* the models are being loaded */
     void (*loaded)(const lb_child_state *state, void *user);                    /* first child ready */
-    void (*joined)(int n_engines, const lb_child_state *state, void *user); /* one more engine; so many are there now */
+    void (*joined)(int number, const lb_child_state *state, void *user); /* one more engine: the second, third ... */
     void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
                      const lb_child_state *state, double seconds, void *user);
     void (*warning)(const char *message, void *user); /* a child died, say */
