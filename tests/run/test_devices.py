@@ -4,6 +4,7 @@ holds more than its budget, and what it holds at most is what the plan says. The
 (--engines 1); several are test_engines' matter.
 
 lowbeam_fake is built here, since a header that it needs has to be fetched; where it cannot be, all is skipped."""
+import fcntl
 import json
 import os
 import re
@@ -239,8 +240,10 @@ class Devices(harness.Test):
 
 def build(target):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(["cmake", "--build", harness.BUILD, "--target", target], stdin=subprocess.DEVNULL, env=kept,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with open(FAKE + ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        return subprocess.run(["cmake", "--build", harness.BUILD, "--target", target], stdin=subprocess.DEVNULL, env=kept,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def main():
