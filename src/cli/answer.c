@@ -38,6 +38,8 @@ static const char answer_example[] =
 
 static void print_result(const lb_run_result *r, const char *cache_dir, double deadline_s) {
     printf("Total videos cached: %zu\n", r->n_videos);
+    if (r->n_engines > 1)
+        printf("Engines: %zu side by side\n", r->n_engines);
     const size_t n_now = r->n_answered - r->n_resumed; /* the seconds are those of this process */
     printf("%zu of %zu questions answered in %.1f s (%.2f s each), %zu by fallback\n", r->n_answered, r->n_questions,
            r->seconds, n_now ? r->seconds / (double)n_now : 0.0, r->n_fallback);
@@ -53,6 +55,19 @@ static void print_result(const lb_run_result *r, const char *cache_dir, double d
     if (r->n_truths > 0)
         printf("Accuracy: %zu/%zu (%.1f %%)\n", r->n_right, r->n_truths,
                100.0 * (double)r->n_right / (double)r->n_truths);
+}
+
+static lb_status read_engines(const char *text, int *n, lb_error *error) {
+    char *end;
+    const long value = strtol(text, &end, 10);
+    *n = 0;
+    if (strcmp(text, "auto") == 0)
+        return LB_STATUS_OK;
+    if (end == text || *end || value < 1 || value > LB_DEVICES_MAX)
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                            "--engines %s: takes auto or a whole number from 1 to %d", text, LB_DEVICES_MAX);
+    *n = (int)value;
+    return LB_STATUS_OK;
 }
 
 typedef struct memory_options {
@@ -107,7 +122,7 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     lb_run_params p = lb_run_default_params();
     lb_engine_params *e = &p.child.engine;
     lb_frames_params *f = &p.clip.frames;
-    const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate", *retry = "yes";
+    const char *model = NULL, *mmproj = NULL, *detector = NULL, *answer = "generate", *retry = "yes", *engines = "auto";
     double from_s = -INFINITY, to_s = INFINITY, deadline_s = INFINITY;
     bool verbose = false, json = false, detect = false;
     memory_options memory = {0};
@@ -119,6 +134,8 @@ static int run_verb(int argc, char **argv, bool plan_only) {
          "vision encoder; default: the one beside --model"},
         {"device", 0, NULL, LB_OPTION_TEXT, &e->vlm.device, 0, 0, "NAME",
          "auto, cpu, cuda0 (as nvidia-smi numbers the cards), cuda0,cuda1"},
+        {"engines", 0, NULL, LB_OPTION_TEXT, &engines, 0, 0, "N|auto",
+         "answering at once, each on its own devices; auto: as many as they allow"},
         {"threads", 't', NULL, LB_OPTION_INT, &e->vlm.n_threads, 0, 1024, "N", "CPU threads; default: one a core"},
         {.kind = LB_OPTION_HEADING, .help = "Questions and videos"},
         {"videos", 0, NULL, LB_OPTION_TEXT, &p.videos, 0, 0, "DIR",
@@ -210,6 +227,8 @@ static int run_verb(int argc, char **argv, bool plan_only) {
     if (strcmp(answer, "letter") != 0 && strcmp(answer, "generate") != 0)
         return lb_cli_fail("--answer: takes generate or letter", LB_EXIT_USAGE);
     e->letter_only = strcmp(answer, "letter") == 0;
+    if (read_engines(engines, &p.n_engines, &error) != LB_STATUS_OK)
+        return lb_cli_fail(error.message, LB_EXIT_USAGE);
     if (strcmp(retry, "yes") != 0 && strcmp(retry, "no") != 0)
         return lb_cli_fail("--retry-failed: takes yes or no", LB_EXIT_USAGE);
     p.keep_failed = strcmp(retry, "no") == 0;

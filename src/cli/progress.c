@@ -68,6 +68,12 @@ static void show_loaded(const lb_child_state *state, void *user) {
     lb_progress_vram("Start of inference", state->allocated_bytes, state->reserved_bytes);
 }
 
+static void show_joined(int number, const lb_child_state *state, void *user) {
+    lb_progress_clear(user);
+    printf("Engine %d: %s (%s)\n", number, state->device_description, state->device);
+    fflush(stdout);
+}
+
 /* All of the table with --verbose; else the lines that say how it ends and what is done to get there. */
 void lb_progress_planned(const lb_child_state *state, void *user) {
     lb_progress *p = user;
@@ -154,6 +160,7 @@ lb_run_observer lb_progress_observer(lb_progress *progress) {
                              .resumed = show_resumed,
                              .loading = show_loading,
                              .loaded = show_loaded,
+                             .joined = show_joined,
                              .answered = show_answered,
                              .warning = show_warning,
                              .memory = show_memory,

@@ -100,6 +100,7 @@ typedef struct lb_plan {
     size_t peak_bytes[LB_DEVICES_MAX];
     lb_phase peak_phase[LB_DEVICES_MAX];
     size_t host_bytes[LB_COMPONENT_COUNT]; /* expected in host memory: HOST_WEIGHTS, EMBEDDINGS, FRAMES */
+    size_t clip_bytes;                     /* in host memory: frames and tiles of the largest video */
     bool fits;
     size_t smallest_bytes; /* where it does not fit: the budget, of each device, that would do with what is allowed */
     int n_tiles, n_tokens; /* of the largest video, crops included; tokens: its longest prompt */

@@ -51,11 +51,12 @@ static lb_status spawn(lb_child *child, const char *program, lb_error *error) {
         rc = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     if (rc == 0)
         rc = posix_spawn_file_actions_adddup2(&actions, 2, 1); /* stdout is for the parent's results */
-    /* a Ctrl-C while it is still loading its libraries would kill it before it ignores that */
+    /* a Ctrl-C while it is still loading its libraries would kill it before it ignores that; the rest of the mask is
+     * not that of the thread, which may have all of them blocked */
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
     sigset_t blocked;
-    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    sigemptyset(&blocked);
     sigaddset(&blocked, SIGINT);
     sigaddset(&blocked, SIGTERM);
     posix_spawnattr_setsigmask(&attributes, &blocked);
@@ -221,6 +222,9 @@ static void read_plan(const json_t *m, lb_child_state *state) {
     state->plan_json = lb_wire_bytes_get(json_object_get(m, "json"));
     state->adapted = lb_wire_bytes_get(json_object_get(m, "adapted"));
     state->host_bytes = size_of(m, "host_bytes");
+    state->clip_bytes = size_of(m, "clip_bytes");
+    state->n_devices = (int)json_integer_value(json_object_get(m, "n_devices"));
+    snprintf(state->numbers, sizeof state->numbers, "%s", text_of(m, "numbers"));
     state->fits = json_is_true(json_object_get(m, "fits"));
     state->changes_answers = json_is_true(json_object_get(m, "changes_answers"));
 }

@@ -55,6 +55,9 @@ typedef struct lb_child_state {
     bool fits, changes_answers;  /* of the plan */
     size_t host_bytes;           /* of the plan: weights in host memory and a video's embeddings */
     char *adapted;               /* what the plan does to fit, "; " between; "" for nothing */
+    int n_devices;               /* that the plan uses, the first of the order; 0: no plan */
+    size_t clip_bytes;           /* of the plan: frames and tiles of the largest video */
+    char numbers[160];           /* of the plan: what of it answers can follow from; "": no plan */
 } lb_child_state;
 
 /* Has a child make the memory plan of params and end: plan_text and plan_json from malloc. Errors: DOES_NOT_FIT (both

@@ -371,16 +371,29 @@ static void send_error(server *s, lb_status status, const lb_error *error) {
                               lb_wire_bytes(error->message)));
 }
 
+/* What of a plan can change an answer, in its last digits or more: two engines of one run must not differ in it. */
+static void write_numbers(const lb_plan *plan, char *text, size_t n) {
+    const lb_plan_choice *c = &plan->choice;
+    snprintf(text, n,
+             "steps of %d tokens, %d questions together, batches of %d tiles and %d frames, weights %d, KV cache %s, "
+             "%d tiles and %d crops a frame",
+             c->n_ubatch, c->n_parallel, c->tile_batch, c->frame_batch, c->weight_bits, c->kv_q8 ? "8 bits" : "whole",
+             c->tiles_per_frame, c->crops_per_frame);
+}
+
 static void send_plan(server *s, const lb_plan *plan) {
+    char numbers[sizeof((lb_child_state *)0)->numbers];
+    write_numbers(plan, numbers, sizeof numbers);
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
     const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
-    send_message(s,
-                 json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:s, s:o}", "type", "plan", "text", lb_wire_bytes(text),
-                           "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted), "fits", (int)plan->fits,
-                           "changes_answers", (int)plan->changes_answers, "host_bytes", (json_int_t)host, "devices",
-                           s->order.names, "vram", lb_wire_sizes(s->order.vram, s->order.n_vram)));
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:i, s:s, s:s, s:o}", "type", "plan", "text",
+                              lb_wire_bytes(text), "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted),
+                              "fits", (int)plan->fits, "changes_answers", (int)plan->changes_answers, "host_bytes",
+                              (json_int_t)host, "clip_bytes", (json_int_t)plan->clip_bytes, "n_devices",
+                              plan->choice.n_devices, "numbers", numbers, "devices", s->order.names, "vram",
+                              lb_wire_sizes(s->order.vram, s->order.n_vram)));
     free(text);
     free(json);
 }

@@ -94,7 +94,7 @@ lb_status lb_engine_count_tokens(const lb_tokenizer *tokenizer, const lb_prompt_
 /* --ram and --cache: the plan's choice has a share in host memory, and a clip must have room beside it. */
 static lb_status fit_host(const lb_engine_params *params, lb_plan *plan, lb_error *error) {
     size_t *frames = &plan->host_bytes[LB_COMPONENT_FRAMES];
-    const size_t clip = *frames / 4; /* the planner counts four */
+    const size_t clip = plan->clip_bytes;
     const size_t rest = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
     if (params->cache_bytes > 0 && *frames > params->cache_bytes)
         *frames = params->cache_bytes;

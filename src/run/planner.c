@@ -347,9 +347,9 @@ lb_status lb_planner_make(lb_planner *planner, lb_plan *plan, lb_error *error) {
         return status;
     /* host memory: the clip that is answered and those made ready meanwhile; one video's embeddings */
     const size_t tile = (size_t)planner->vision.image_size * (size_t)planner->vision.image_size * 3;
-    const size_t clip =
+    plan->clip_bytes =
         (size_t)planner->load.n_frames * (planner->load.frame_bytes + tile * (size_t)plan->choice.tiles_per_frame);
-    plan->host_bytes[LB_COMPONENT_FRAMES] = clip * 4;
+    plan->host_bytes[LB_COMPONENT_FRAMES] = plan->clip_bytes * 4;
     plan->host_bytes[LB_COMPONENT_EMBEDDINGS] =
         (size_t)plan->n_tiles * (size_t)planner->vision.n_tokens * (size_t)planner->vision.n_out * sizeof(float);
     return status;

@@ -218,10 +218,15 @@ lb_status lb_prefetch_start(const char *const *video_paths, size_t n, const lb_p
 }
 
 lb_status lb_prefetch_take(lb_prefetch *p, size_t i, lb_clip **clip, lb_error *error) {
+    return lb_prefetch_take_unless(p, i, NULL, clip, error);
+}
+
+lb_status lb_prefetch_take_unless(lb_prefetch *p, size_t i, const atomic_bool *unless, lb_clip **clip,
+                                  lb_error *error) {
     pthread_mutex_lock(&p->mutex);
     slot *from = &p->slots[i % p->n_slots];
     while (!from->ready) {
-        if (p->params.cancel && *p->params.cancel) {
+        if ((p->params.cancel && *p->params.cancel) || (unless && *unless)) {
             pthread_mutex_unlock(&p->mutex);
             *clip = NULL;
             return lb_error_set(error, LB_STATUS_INTERRUPTED, "%s: interrupted", p->video_paths[i]);

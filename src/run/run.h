@@ -36,6 +36,8 @@ typedef struct lb_run_params {
         deadline_s; /* a question's, from its path to its answer; 0: none. child.engine.deadlines must be set with it */
     size_t cache_dir_limit;    /* of what child.engine.cache_dir keeps of videos; default 20 GiB */
     bool planned;              /* make a memory plan first and keep to it (child.engine.vram, allow, ...) */
+    int n_engines;             /* that answer at once, each on devices of its own; 0 (default): as many as the planned
+                                  devices allow. Without a plan there is one */
     const atomic_bool *cancel; /* true: finish the questions in work, write the CSV, stop; NULL: never */
 } lb_run_params;
 
@@ -46,26 +48,30 @@ typedef struct lb_run_result {
     size_t n_questions, n_answered, n_fallback, n_truths, n_right;
     size_t n_resumed;            /* of n_answered: stored by an earlier process */
     size_t n_videos, n_children; /* videos asked about; engine processes used */
+    size_t n_engines;            /* of them at once, on devices of their own */
     size_t n_cached; /* of n_videos: neither decoded, nor detected in, nor encoded, but from the cache's folder */
     size_t n_empty;  /* detector's boxes without area, which were left out */
     size_t n_in_time,
         n_hurried;    /* answers within the deadline; from fewer frames or crops, or less text, for its sake */
     double slowest_s; /* of all that were asked: lb_journal_record.elapsed_s */
     bool interrupted;
-    double seconds; /* without loading the models */
-    lb_child_state engine;
+    double seconds;        /* without loading the models */
+    lb_child_state engine; /* the first one that is still there at the end */
 } lb_run_result;
 
-/* What goes on, for whoever shows it. All may be NULL. Strings are good during the call. */
+/* What goes on, for whoever shows it. All may be NULL. Strings are good during the call. Calls come from several
+ * threads, one at a time; so do those of lb_run_params.child.planned. */
 typedef struct lb_run_observer {
     void (*fault)(const char *message, void *user);                             /* of the questions file, each one */
     void (*resumed)(size_t n_stored, size_t n_again, size_t n_all, void *user); /* n_again: failed, asked again */
     void (*loading)(void *user);                                                /* the models are being loaded */
     void (*loaded)(const lb_child_state *state, void *user);                    /* first child ready */
+    void (*joined)(int number, const lb_child_state *state, void *user); /* one more engine: the second, third ... */
     void (*answered)(size_t n_done, size_t n_all, const lb_journal_record *record, const char *next_video,
                      const lb_child_state *state, double seconds, void *user);
-    void (*warning)(const char *message, void *user);               /* a child died, say */
-    void (*memory)(const char *text, const char *json, void *user); /* planned against measured, at the end */
+    void (*warning)(const char *message, void *user); /* a child died, say */
+    void (*memory)(const char *text, const char *json,
+                   void *user); /* planned against measured, at the end, of each engine */
     void *user;
 } lb_run_observer;
 

@@ -58,16 +58,7 @@ lb_status lb_run_load_stored(lb_run *r, lb_error *error) {
     return status;
 }
 
-bool lb_run_needs_engine(const lb_run *r) {
-    for (size_t i = 0; i < r->dataset->n_groups; i++)
-        if (lb_resume_is_wanted(&r->resume, &r->dataset->group[i]))
-            return true;
-    return false;
-}
-
 lb_status lb_run_find_work(lb_run *r, lb_error *error) {
-    r->child_params = r->params->child;
-    r->child_params.order = &r->order;
     if (!r->params->planned)
         return LB_STATUS_OK;
     /* what is wrong with a model file the engine child tells, which looks at the language model first */
@@ -76,27 +67,28 @@ lb_status lb_run_find_work(lb_run *r, lb_error *error) {
         hparams.image_size = 448;
     lb_status status = lb_work_find(r->dataset, r->params, hparams.image_size, &r->work, error);
     if (status == LB_STATUS_OK)
-        r->child_params.engine.work = lb_work_get(r->work);
+        r->lane[0].child_params.engine.work = lb_work_get(r->work);
     return status;
 }
 
 lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
     if (r->observer.loading)
         r->observer.loading(r->observer.user);
+    lb_lane *lane = &r->lane[0];
     lb_status status = lb_run_find_work(r, error);
     if (status == LB_STATUS_OK)
-        status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
+        status = lb_lane_open(lane, r->params->cancel, error);
     /* somebody else took memory while the models were loaded, or more was needed than was thought */
-    while (status != LB_STATUS_OK && lb_run_is_memory_death(error) && lb_run_can_retry(r)) {
+    while (status != LB_STATUS_OK && lb_run_is_memory_death(error) && lb_lane_can_retry(lane)) {
         lb_error_context(error, "starting another engine with a smaller plan");
         lb_run_warn(r, error->message);
-        r->child_params.engine.n_retries++;
-        status = lb_child_start(&r->child_params, r->params->cancel, &r->child, error);
+        lane->child_params.engine.n_retries++;
+        status = lb_lane_open(lane, r->params->cancel, error);
     }
     if (status != LB_STATUS_OK)
         return status;
-    r->result->n_children = 1;
-    r->result->engine = *lb_child_get_state(r->child);
+    r->result->n_engines = 1;
+    r->result->engine = *lb_child_get_state(lane->child);
     if (r->observer.loaded)
         r->observer.loaded(&r->result->engine, r->observer.user);
     if (!r->journal) {

@@ -1,8 +1,10 @@
-/* A run while it goes on. Private to run.c and run_begin.c. */
+/* A run while it goes on. Private to the run: run.c, run_begin.c, run_store.c, lanes.c, lane.c, queue.c and group.c. */
 #ifndef LB_RUN_INTERNAL_H
 #define LB_RUN_INTERNAL_H
 
+#include "run/lane.h"
 #include "run/paths.h"
+#include "run/queue.h"
 #include "run/resume.h"
 #include "run/settings.h"
 #include "run/sights.h"
@@ -11,42 +13,51 @@
 
 typedef struct lb_run {
     const lb_run_params *params;
-    lb_run_observer observer;
-    lb_run_result *result;
     lb_dataset *dataset;
     lb_dump_names names;
     lb_settings settings;
     lb_sources *sources;
     lb_sights *sights; /* NULL: nothing is kept between runs */
-    lb_journal *journal;
     lb_resume resume;
-    lb_child *child;
-    lb_child_params child_params; /* the next child's: with fewer bytes after one that found no memory */
-    lb_device_order order;        /* what child_params.order points to */
-    lb_work *work;                /* NULL: no memory plan */
-    int videos_lost;              /* in a row, see VIDEOS_LOST_MAX */
-    bool given_up;                /* no child is started any more */
-    lb_error last_death;
-    lb_status journal_status; /* not OK: answers cannot be stored any more, the run ends */
-    lb_error journal_error;
+    lb_work *work; /* NULL: no memory plan */
     double start_s;
-    const char *next_video;
+    lb_lane lane[LB_DEVICES_MAX];
+    int n_lanes;
+    atomic_bool stop;  /* engines that are still being started are not needed any more */
+    atomic_bool ended; /* answers cannot be stored any more: journal_error says why */
+    /* Held by the mutex as soon as there are several lanes; the journal and the observer are called with it held. */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed; /* the queue, a lane's state */
+    lb_run_observer observer;
+    lb_run_result *result;
+    lb_journal *journal;
+    lb_error journal_error;
+    lb_queue queue;
+    bool closing; /* lanes at rest end their engines and threads */
 } lb_run;
 
 static inline bool lb_run_cancelled(const lb_run *r) {
     return r->params->cancel && *r->params->cancel;
 }
 
-static inline void lb_run_warn(const lb_run *r, const char *message) {
-    if (r->observer.warning)
-        r->observer.warning(message, r->observer.user);
+/* Whether another question is to be asked. */
+static inline bool lb_run_goes_on(const lb_run *r) {
+    return !lb_run_cancelled(r) && !r->ended;
 }
-
-/* Whether another plan, with less memory, may be tried: only where there is one. */
-bool lb_run_can_retry(const lb_run *r);
 
 /* Another process took the memory, or more was needed than planned: ggml aborts, or an allocation of ours failed. */
 bool lb_run_is_memory_death(const lb_error *cause);
+
+/* run_store.c: any thread that does not hold the mutex. */
+void lb_run_warn(lb_run *r, const char *message);
+void lb_run_store(lb_lane *lane, lb_journal_record *record);
+void lb_run_store_failure(lb_lane *lane, size_t index, const char *message);
+/* The journal cannot be kept any more, or must not: the run ends, what was stored stays. */
+void lb_run_end(lb_run *r, const lb_error *error);
+/* What a video's clip says of the run, when it is about to be answered. False: the run ended. */
+bool lb_run_bind_video(lb_run *r, const lb_video_group *group, const lb_clip *clip);
+/* The hashes of the weights, when they are known. */
+void lb_run_finish_sources(lb_run *r);
 
 /* The files that the answers come from; those that are missing the engine child tells of. */
 lb_status lb_run_look_at_weights(lb_run *r, lb_error *error);
@@ -55,8 +66,7 @@ lb_status lb_run_look_at_weights(lb_run *r, lb_error *error);
  * together. */
 lb_status lb_run_resume(lb_run *r, lb_error *error);
 lb_status lb_run_load_stored(lb_run *r, lb_error *error); /* and what its videos are now */
-bool lb_run_needs_engine(const lb_run *r);
-lb_status lb_run_find_work(lb_run *r, lb_error *error); /* for a memory plan: what is asked for at most */
+lb_status lb_run_find_work(lb_run *r, lb_error *error);   /* for a memory plan: what is asked for at most */
 lb_status lb_run_start_engine(lb_run *r, lb_error *error);
 lb_status lb_run_begin_journal(lb_run *r, lb_error *error); /* a new one, unless there is one to go on with */
 

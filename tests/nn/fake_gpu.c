@@ -8,7 +8,10 @@
  * makes devices FAKE0 and FAKE1 of so much memory, each process for itself. The log gets a line "PID FAKE0 peak BYTES"
  * whenever more is held than ever before and "PID FAKE0 failed BYTES" for an allocation that did not fit: at once, and
  * not at exit, since a process that runs out of memory may abort. LOWBEAM_FAKE_GPU_BALLAST names a file with the number
- * of bytes that another process holds on each device; it may be written while lowbeam runs.
+ * of bytes that another process holds on each device; it may be written while lowbeam runs. LOWBEAM_FAKE_GPU_LOST names
+ * a file with the names of devices that can hold models but not compute: the process aborts, as it does when a card
+ * falls off the bus; "FAKE1:20": not before its twentieth graph. It, too, may be written while lowbeam runs.
+ * LOWBEAM_FAKE_GPU_MS: each graph takes so many milliseconds at least, and no processor meanwhile.
  *
  * As CUDA's devices, in what decides over memory: buffers that are not the host's, aligned to 128 bytes, quantized rows
  * padded to 512 values, an allocation that does not fit gives NULL and an error in the log, host layers' large products
@@ -36,6 +39,7 @@ typedef struct fake {
     struct ggml_backend_device device;
     struct ggml_backend_buffer_type type, host_type;
     size_t total, held, peak;
+    int n_graphs; /* computed so far */
 } fake;
 
 static fake fakes[LB_DEVICES_MAX];
@@ -221,8 +225,27 @@ static void check_is_here(const fake *f, const struct ggml_tensor *t) {
                    buffer ? ggml_backend_buft_name(buffer->buft) : "no buffer");
 }
 
+static void check_is_not_lost(fake *f) {
+    const char *path = getenv("LOWBEAM_FAKE_GPU_LOST");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char word[64];
+    f->n_graphs++;
+    while (file && fscanf(file, "%63s", word) == 1) {
+        const char *colon = strchr(word, ':');
+        const size_t n = colon ? (size_t)(colon - word) : strlen(word);
+        if (n == strlen(f->name) && strncmp(word, f->name, n) == 0 && (!colon || f->n_graphs >= atoi(colon + 1)))
+            GGML_ABORT("%s is lost at graph %d", f->name, f->n_graphs);
+    }
+    if (file)
+        fclose(file);
+}
+
 static enum ggml_status backend_compute(ggml_backend_t backend, struct ggml_cgraph *graph) {
-    const fake *f = backend->device->context;
+    fake *f = backend->device->context;
+    check_is_not_lost(f);
+    const char *slow = getenv("LOWBEAM_FAKE_GPU_MS");
+    if (slow)
+        usleep((useconds_t)atoi(slow) * 1000);
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (ggml_is_empty(node) || node->op == GGML_OP_NONE)

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Devices and their budgets without a GPU: tests/nn/fake_gpu.c pretends some. The answers are those of the CPU; no device ever
-holds more than its budget, and what it holds at most is what the plan says. The figures are printed.
+holds more than its budget, and what it holds at most is what the plan says. The figures are printed. All of one engine
+(--engines 1); several are test_engines' matter.
 
 lowbeam_fake is built here, since a header that it needs has to be fetched; where it cannot be, all is skipped."""
+import fcntl
 import json
 import os
 import re
@@ -28,8 +30,8 @@ class Devices(harness.Test):
     def ask(self, gpus, *options, model=None, frames=2, env=None, pairs=(("a", "v0"), ("b", "v0"), ("c", "v1"))):
         """A run with .marks, most bytes held by device, and .failed, allocations that did not fit."""
         files = harness.model_files(model or harness.MODEL)
-        command, csv_path = self.command(self.questions(pairs), *options, model=files[0], mmproj=files[1], frames=frames,
-                                         program=FAKE)
+        command, csv_path = self.command(self.questions(pairs), "--engines", "1", *options, model=files[0], mmproj=files[1],
+                                         frames=frames, program=FAKE)
         log = csv_path[:-4] + ".log"
         run = self.run_program(command, csv_path, {"LOWBEAM_FAKE_GPUS": gpus, "LOWBEAM_FAKE_GPU_LOG": log, **(env or {})})
         self.read_log(run, log)
@@ -145,7 +147,8 @@ class Devices(harness.Test):
         pairs = [(f"q{v}{i}", f"v{v}") for v in range(4) for i in range(3)]
         reference = self.on_cpu(pairs=pairs)
         ballast = self.write("ballast", "0")
-        process = self.start(self.questions(pairs), "--device", "auto", "--vram", "200MiB,100MiB", EXACT, frames=2, program=FAKE,
+        process = self.start(self.questions(pairs), "--engines", "1", "--device", "auto", "--vram", "200MiB,100MiB", EXACT,
+                             frames=2, program=FAKE,
                              env={"LOWBEAM_FAKE_GPUS": f"{LARGE},512MiB", "LOWBEAM_FAKE_GPU_LOG": self.path("live.log"),
                                   "LOWBEAM_FAKE_GPU_BALLAST": ballast})
         self.wait_for_answers(process, 1)
@@ -237,11 +240,13 @@ class Devices(harness.Test):
 
 def build(target):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(["cmake", "--build", harness.BUILD, "--target", target], stdin=subprocess.DEVNULL, env=kept,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with open(FAKE + ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        return subprocess.run(["cmake", "--build", harness.BUILD, "--target", target], stdin=subprocess.DEVNULL, env=kept,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-if __name__ == "__main__":
+def main():
     got = build("fake_gpu_header")
     if got.returncode:
         print(f"no pretended devices: this build is for another ggml or CUDA, or ggml's header could not be fetched\n{got.stdout}")
@@ -250,3 +255,7 @@ if __name__ == "__main__":
     if made.returncode:
         sys.exit(made.stdout)
     harness.main()
+
+
+if __name__ == "__main__":
+    main()

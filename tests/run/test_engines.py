@@ -1,0 +1,362 @@
+#!/usr/bin/env python3
+"""Several engines in one run, on pretended GPUs (tests/nn/fake_gpu.c): the answers are those of one engine, each device takes
+part, and engines that die, cannot begin or are given up cost no answer while another one lives.
+
+lowbeam_fake is built here, as in test_devices."""
+import json
+import os
+import re
+import shutil
+import signal
+import time
+import unittest
+
+import harness
+import test_devices
+
+FAKE, MIB, LARGE = test_devices.FAKE, test_devices.MIB, test_devices.LARGE
+EXACT = "--exact"  # answers of the CPU and of pretended devices are compared
+N_VIDEOS = 12
+MS = 20  # a graph: engines are being waited for, as with real ones, and not this machine's two cores
+TWO, THREE = f"{LARGE},{LARGE}", f"{LARGE},{LARGE},{LARGE}"
+CLIP = 2 * 3 * (48 * 32 + 448 * 448)  # bytes of two frames with their tiles
+BUDGET = ("--device", "auto", "--vram", "200MiB")
+
+
+class Engines(harness.Test):
+    def setUp(self):
+        super().setUp()
+        for v in range(4, N_VIDEOS):  # each its own pictures in its own order
+            os.mkdir(self.path(f"v{v}"))
+            for i in range(4):
+                shutil.copy(self.path(f"v{(v + i) % 4}", f"{(v // 4 + i) % 4}.png"), self.path(f"v{v}", f"{i}.png"))
+        self.pairs = [(f"q{v}_{i}", f"v{v}") for i in range(2) for v in range(N_VIDEOS)]
+        self.file = self.questions(self.pairs)
+
+    def prepare(self, gpus, options, env):
+        self.log, self.trace = self.path(f"log{self.n_runs}"), self.path(f"trace{self.n_runs}")
+        return ("--max-new-tokens", "4", "--trace", self.trace, EXACT, *options), {
+            "LOWBEAM_FAKE_GPUS": gpus, "LOWBEAM_FAKE_GPU_LOG": self.log, "LOWBEAM_FAKE_GPU_MS": str(MS), **(env or {})}
+
+    def ask(self, gpus, *options, env=None, file=None, **more):
+        options, env = self.prepare(gpus, options, env)
+        run = self.answer(file or self.file, *options, env=env, frames=2, program=FAKE, **more)
+        return self.look(run)
+
+    def begin(self, gpus, *options, env=None, **more):
+        options, env = self.prepare(gpus, options, env)
+        return self.start(self.file, *options, env=env, frames=2, program=FAKE, **more)
+
+    def look(self, run):
+        """run.videos: by device or devices ("FAKE0"), what the engines on it worked on; run.devices: of each process."""
+        run.devices, run.videos = {}, {}
+        if os.path.exists(self.log):
+            with open(self.log, encoding="ascii") as file:
+                for pid, device, *_ in map(str.split, file):
+                    run.devices.setdefault(int(pid), set()).add(device)
+        if os.path.exists(self.trace):
+            with open(self.trace, encoding="utf-8") as file:
+                for event in map(json.loads, file):
+                    if event["pid"] in run.devices and event.get("video"):
+                        name = ",".join(sorted(run.devices[event["pid"]]))
+                        run.videos.setdefault(name, set()).add(os.path.basename(event["video"]))
+        return run
+
+    def reference(self):
+        run = self.ask(LARGE, "--engines", "1", *BUDGET, env={"LOWBEAM_FAKE_GPU_MS": "0"})
+        self.assertEqual((run.status, list(run.videos)), (0, ["FAKE0"]), run)
+        return run
+
+    def assert_same(self, run, reference, status=0):
+        """To the byte: letters, texts and prompts in the file's order, and nothing by fallback."""
+        self.assertEqual(run.status, status, run)
+        with open(run.csv_path, "rb") as one, open(reference.csv_path, "rb") as other:
+            self.assertEqual(one.read(), other.read(), run)
+        for row in run.journal().values():
+            self.assertIsNone(row["error"], run)
+
+    def assert_shared(self, run, *devices, least=2):
+        """Each video was answered on one of these, and each of these answered some."""
+        self.assertEqual(sorted(run.videos), sorted(devices), run)
+        print("  " + ", ".join(f"{name} {len(videos)} videos" for name, videos in sorted(run.videos.items())))
+        self.assertEqual(set().union(*run.videos.values()), {f"v{v}" for v in range(N_VIDEOS)}, run)
+        self.assertEqual(sum(map(len, run.videos.values())), N_VIDEOS, run)  # none on two of them
+        for name, videos in run.videos.items():
+            self.assertGreaterEqual(len(videos), least, f"{name}\n{run}")
+
+    def assert_left_out(self, run, *words, n=1):
+        """One line for each lane that is left out."""
+        lines = [line for line in run.err.splitlines() if "left out" in line]
+        self.assertEqual(len(lines), n, run)
+        for word in words:
+            self.assertIn(word, lines[0], run)
+
+    def engines_of(self, process):
+        return harness.children(process.pid, "engine-child")
+
+    def engine_on(self, process, device):
+        """The process that holds memory on the device, when there is one."""
+        if not os.path.exists(self.log):
+            return None
+        with open(self.log, encoding="ascii") as file:
+            pids = {int(line.split()[0]) for line in file if line.split()[1] == device}
+        return next((pid for pid in self.engines_of(process) if pid in pids), None)
+
+    def are_at_work(self, process, *devices):
+        """Whether the engines on these devices have been given a video each."""
+        pids = [self.engine_on(process, device) for device in devices]
+        if not os.path.exists(self.trace):
+            return False
+        with open(self.trace, encoding="utf-8") as file:  # its last line may not be whole yet
+            events = [json.loads(line) for line in file if line.endswith("}\n")]
+        return None not in pids and set(pids) <= {event["pid"] for event in events if event.get("video")}
+
+    def lost(self, *devices):
+        """The environment in which these devices cannot compute."""
+        return {"LOWBEAM_FAKE_GPU_LOST": self.write("lost", " ".join(devices))}
+
+    # what several engines are for
+
+    def test_answers_are_those_of_one(self):
+        reference = self.reference()
+        cpu = self.ask("1MiB", "--device", "cpu", env={"LOWBEAM_FAKE_GPU_MS": "0"})
+        self.assert_same(cpu, reference)
+        self.assertEqual(cpu.videos, {})
+        one = self.ask(TWO, "--engines", "1", *BUDGET)
+        self.assert_same(one, reference)
+        self.assert_shared(one, "FAKE0")
+        self.assertNotIn("Engine", one.out, one)
+        for gpus, n, options in ((TWO, 2, ()), (THREE, 3, ()), (THREE, 2, ("--engines", "2"))):
+            run = self.ask(gpus, *BUDGET, *options)
+            self.assert_same(run, reference)
+            self.assert_shared(run, *(f"FAKE{i}" for i in range(n)))
+            self.assert_close(run.logits(), reference.logits(), 0)
+            self.assertIn(f"Engines: {n} side by side\n", run.out, run)
+            self.assertEqual(run.complaints(), [], run)
+            told = re.findall(r"^(\w+), most at once \(MiB\)", run.out, re.M)
+            self.assertEqual(told, [f"FAKE{i}" for i in range(n)], run)
+            self.assertEqual(re.findall(r"^\[VRAM (Start|End)", run.out, re.M), ["Start", "End"], run)
+
+    @unittest.skipIf(test_devices.SANITIZED, "the engines' own work takes longer than they are made to wait")
+    def test_it_takes_less_time(self):
+        seconds = []
+        for engines in ("1", "auto"):
+            run = self.ask(THREE, *BUDGET, "--engines", engines, env={"LOWBEAM_FAKE_GPU_MS": "100"})
+            seconds.append(float(re.search(r"answered in (\S+) s", run.out)[1]))
+        print(f"  one engine {seconds[0]} s, three {seconds[1]} s")
+        self.assertLess(seconds[1], 0.7 * seconds[0])
+
+    def test_several_devices_each(self):
+        """A KV cache that one device has no room for, and three have."""
+        model = harness.model_files(harness.make_model("--layers", "24"))
+        gpus, options = ",".join(["512MiB"] * 7), ("--device", "auto", "--max-new-tokens", "512")
+        command, _ = self.command(self.file, EXACT, *options, "--vram", "400MiB", "--json", model=model[0], mmproj=model[1], frames=2,
+                                  program=FAKE)
+        planned = self.run_program([FAKE, "plan", *command[2:]], env={"LOWBEAM_FAKE_GPUS": gpus})
+        alone, = json.loads(planned.out)["devices"]
+        runs = [self.ask(gpus, *options, "--vram", str(alone["peak"] - 2 * MIB), "--engines", engines, model=model[0],
+                         mmproj=model[1], env={"LOWBEAM_FAKE_GPU_MS": "0"}) for engines in ("1", "2", "3")]
+        self.assert_same(runs[1], runs[0])
+        self.assert_shared(runs[0], "FAKE0,FAKE1,FAKE2")
+        self.assert_shared(runs[1], "FAKE0,FAKE1,FAKE2", "FAKE3,FAKE4,FAKE5")
+        self.assertEqual(runs[2].status, 1, runs[2])
+        self.assertIn("--engines 3: there can be 2, since each takes 3 of the 7 devices", runs[2].err)
+        self.assert_nothing_left(runs[2])
+
+    def test_how_many(self):
+        for gpus, device, engines, words in ((TWO, "auto", "3", "there can be 2, since each takes 1 of the 2 devices"),
+                                             (TWO, "fake1", "2", "there can be 1, since there is one device"),
+                                             (TWO, "cpu", "2", "there can be 1, since there is one device")):
+            run = self.ask(gpus, "--device", device, "--vram", "200MiB", "--engines", engines)
+            self.assertEqual(run.status, 1, run)
+            self.assertIn(f"--engines {engines}: {words}", run.err)
+            self.assert_nothing_left(run)
+        for engines in ("0", "17", "two", "-1"):
+            run = self.ask(TWO, *BUDGET, f"--engines={engines}")
+            self.assert_refused(run, f"--engines {engines}", "auto", status=2)
+
+    def test_no_more_engines_than_videos(self):
+        for n in (1, 2):
+            run = self.ask(THREE, *BUDGET, file=self.questions([(f"q{v}", f"v{v}") for v in range(n)], name="few.json"))
+            self.assertEqual(run.status, 0, run)
+            self.assertLessEqual(set().union(*run.devices.values()), {f"FAKE{i}" for i in range(n)}, run)
+        run = self.ask(THREE, *BUDGET, "--engines", "3", file=self.questions([("q0", "v0"), ("q1", "v1")], name="few.json"))
+        self.assertEqual(run.status, 0, run)
+        self.assertNotIn("FAKE2", set().union(*run.devices.values()), run)
+
+    # engines that cannot begin
+
+    def test_a_device_that_is_too_small(self):
+        reference = self.reference()
+        for vram, words in (("200MiB,5MiB", ("smallest --vram",)), ("200MiB,10MiB", ("other answers",))):
+            run = self.ask(TWO, "--device", "auto", "--vram", vram)
+            self.assert_same(run, reference)
+            self.assert_left_out(run, "engine 2 (FAKE1)", "goes on with 1 engine", *words)
+            self.assertEqual(run.complaints(), [line for line in run.err.splitlines() if "left out" in line], run)
+            self.assert_shared(run, "FAKE0")
+        run = self.ask(THREE, "--device", "auto", "--vram", "200MiB,5MiB,200MiB")  # the last one in the order of size
+        self.assert_same(run, reference)
+        self.assert_left_out(run, "engine 3 (FAKE1)", "goes on with 2 engines")
+        self.assert_shared(run, "FAKE0", "FAKE2")
+
+    def test_an_engine_that_does_not_start(self):
+        """Killed whenever it appears, three times; the other one answers all."""
+        reference = self.reference()
+        process, killed = self.begin(TWO, *BUDGET, env={"LOWBEAM_FAKE_GPU_MS": "100"}), set()
+        self.wait_for_answers(process, 1)
+        first = self.engine_on(process, "FAKE0")
+        while process.poll() is None:
+            for pid in set(self.engines_of(process)) - killed - {first}:
+                os.kill(pid, 9)
+                killed.add(pid)
+            time.sleep(0.002)
+        run = self.look(self.finish(process))
+        self.assert_same(run, reference)
+        self.assertGreaterEqual(len(killed), 3)
+        self.assert_left_out(run, "engine 2 (FAKE1)", "signal 9")
+
+    # engines that die
+
+    def test_a_killed_engine_costs_nothing(self):
+        reference = self.reference()
+        for device in ("FAKE0", "FAKE1"):
+            process = self.begin(TWO, *BUDGET, env={"LOWBEAM_FAKE_GPU_MS": "60"})
+            self.wait_for(lambda: self.are_at_work(process, "FAKE0", "FAKE1"), "two engines")
+            os.kill(self.engine_on(process, device), 9)
+            run = self.look(self.finish(process))
+            self.assert_same(run, reference)
+            self.assertIn(f"({device}): the engine process died of signal 9", run.err)
+            self.assertEqual(sorted(run.videos), ["FAKE0", "FAKE1"], run)
+            self.assertEqual(len(run.devices), 3, run)  # it was started again, on its own device
+
+    def test_a_lost_device(self):
+        """It aborts at each video, late in each, or from some moment of the run on. The others answer, whichever it is."""
+        reference = self.reference()
+        # the first two graphs are computed when an engine opens
+        for gpus, lost in ((TWO, ["FAKE1:3"]), (TWO, ["FAKE0:9"]), (THREE, ["FAKE0:3", "FAKE2:3"])):
+            # room for one clip: that of a video that is given back must not be waited for by who could take it
+            run = self.ask(gpus, *BUDGET, "--cache", str(CLIP), env=self.lost(*lost))
+            self.assert_same(run, reference)
+            for name in lost:
+                self.assertIn(name.split(":")[0] + " is lost", run.err)
+        process = self.begin(TWO, *BUDGET, env=self.lost())
+        self.wait_for_answers(process, 6)
+        os.replace(self.write("lost.new", "FAKE0"), self.path("lost"))
+        self.assert_same(self.look(self.finish(process)), reference)
+
+    def test_a_device_that_vanished(self):
+        """Its engine dies and none can be opened there any more."""
+        reference = self.reference()
+        for device, number in (("FAKE0", 1), ("FAKE1", 2)):
+            other = "FAKE1" if device == "FAKE0" else "FAKE0"
+            process = self.begin(TWO, *BUDGET, env={"LOWBEAM_FAKE_GPU_MS": "60"})
+            self.wait_for(lambda: self.are_at_work(process, "FAKE0", "FAKE1"), "two engines")
+            spared = self.engine_on(process, other)
+            while process.poll() is None:
+                for pid in self.engines_of(process):
+                    if pid != spared:
+                        os.kill(pid, 9)
+                time.sleep(0.005)
+            run = self.look(self.finish(process))
+            self.assert_same(run, reference)
+            self.assert_left_out(run, f"engine {number} ({device})", "goes on with 1 engine")
+
+    def test_all_devices_lost(self):
+        """As with one engine: after some tries the rest is answered by fallback, and the run ends."""
+        run = self.ask(TWO, *BUDGET, env=self.lost("FAKE0:3", "FAKE1:3"))
+        self.assertEqual(run.status, 3, run)
+        journal = run.journal()
+        self.assertEqual(len(journal), len(self.pairs))
+        for question, row in journal.items():
+            self.assertEqual((row["answer"], row["fallback"]), ("A", 1), question)
+            self.assertIn("is lost", row["error"])
+        print(f"  {run.err.count('died of signal')} deaths told")
+        self.assertLess(len(run.devices), 40, run)
+
+    def test_a_question_that_kills(self):
+        """It is lost alone, after no more engines than that takes."""
+        reference = self.reference()
+        run = self.ask(TWO, *BUDGET, env={"LOWBEAM_TEST_FAULT": "abort:q5_0"})
+        self.assertEqual(run.status, 3, run)
+        self.assert_fallback(run, "q5_0", "test fault at question q5_0")
+        answers, expected = run.answers(), reference.answers()
+        self.assertEqual({i: a for i, a in answers.items() if i != "q5_0"}, {i: a for i, a in expected.items() if i != "q5_0"})
+        self.assertEqual([i for i, row in run.journal().items() if row["error"]], ["q5_0"])
+        self.assertLessEqual(run.err.count("test fault at question"), 6, run)  # and the line of its failure
+        self.assertNotIn("left out", run.err)
+
+    # the run as a whole
+
+    def test_resumed(self):
+        reference = self.reference()
+        for kill in (signal.SIGINT, signal.SIGKILL):
+            process = self.begin(TWO, *BUDGET)
+            self.wait_for_answers(process, 5)
+            engines = self.engines_of(process)
+            process.send_signal(kill)
+            process.wait(timeout=60)
+            self.wait_for(lambda: not any(map(harness.is_alive, engines)), "engines that outlive the run")
+            again = self.ask(TWO, *BUDGET, "--resume", out=process.csv_path)
+            self.assert_same(again, reference)
+            self.assertRegex(again.out, r"resumed ([5-9]|1\d|2[0-3]) of 24")
+            if kill == signal.SIGINT:
+                self.assertEqual(process.returncode, 130)
+
+    def test_interrupted_while_loading_and_twice(self):
+        process = self.begin(TWO, *BUDGET, env={"LOWBEAM_FAKE_GPU_MS": "300"})
+        self.wait_for(lambda: len(self.engines_of(process)) == 2, "the second engine")
+        engines = self.engines_of(process)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(process.returncode, 130)
+        self.wait_for(lambda: not any(map(harness.is_alive, engines)), "engines that outlive the run")
+
+    def test_host_memory(self):
+        """A clip's room for all lanes together: they take turns. Less --ram than two engines need: one."""
+        reference = self.reference()
+        for size in (CLIP, 2 * CLIP):
+            run = self.ask(THREE, *BUDGET, "--cache", str(size))
+            self.assert_same(run, reference)
+            self.assert_shared(run, "FAKE0", "FAKE1", "FAKE2", least=1)
+        run = self.ask(THREE, *BUDGET, "--cache", str(CLIP - 1))
+        self.assertEqual((run.status, len(run.rows())), (3, 2 * N_VIDEOS), run)  # none fits, none is waited for
+        planned = self.run_program([FAKE, "plan", *run.command[2:run.command.index("--cache")], "--json"],
+                                   env={"LOWBEAM_FAKE_GPUS": THREE})
+        host = json.loads(planned.out)["host"]
+        each = CLIP + host["embeddings"] + host.get("host_weights", 0)  # of --ram
+        run = self.ask(THREE, *BUDGET, "--ram", str(3 * each - 1), "--engines", "3")
+        self.assertEqual(run.status, 1, run)
+        self.assertRegex(run.err, "there can be 2, since each takes .* of --ram")
+        for n in (1, 2, 3):
+            run = self.ask(THREE, *BUDGET, "--ram", str(n * each))
+            self.assert_same(run, reference)
+            self.assert_shared(run, *(f"FAKE{i}" for i in range(n)), least=1)
+
+    def test_cache_folder(self):
+        reference = self.reference()
+        folder = self.path("kept")
+        for known in (0, N_VIDEOS):
+            run = self.ask(TWO, *BUDGET, "--cache-dir", folder)
+            self.assert_same(run, reference)
+            self.assertIn(f"cache: {known} of {N_VIDEOS} videos", run.out)
+
+    def test_dump_and_deadline(self):
+        trees = []
+        for engines in ("1", "2"):
+            folder = self.path(f"dump{engines}")
+            run = self.ask(TWO, *BUDGET, "--engines", engines, "--dump", folder, "--deadline", "60")
+            self.assertEqual(run.status, 0, run)
+            self.assertIn("24 of 24 in time", run.out)
+            trees.append({os.path.relpath(os.path.join(path, name), folder): open(os.path.join(path, name), "rb").read()
+                          for path, _, names in os.walk(folder) for name in names})
+        self.assertEqual(trees[0].keys(), trees[1].keys())
+        self.assertGreater(len(trees[0]), N_VIDEOS)
+        self.assertEqual([name for name in trees[0] if trees[0][name] != trees[1][name]], [])
+
+
+if __name__ == "__main__":
+    test_devices.main()
