@@ -5,7 +5,8 @@
 # LLM in bf16, full size (full_size_models.py); DET with any weights: at threshold 0 every box counts. 88 tiles: eight frames
 # of 16:9 with nine tiles and two crops each. STEPs, in the order given: bf16 q8 q4 (budgets, answers), sizes-bf16 sizes-q8
 # sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
-# folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card).
+# folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card),
+# virtual (one card offered as two).
 # CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS.
 set -uo pipefail
 lowbeam=$1 llm=$2 mmproj=$3 detector=$4 out=$5
@@ -141,6 +142,15 @@ for step in "$@"; do
             run bf16-two-12-6 6,12 $eyes88 --device cuda0,cuda1
         )
         agree bf16-24 "$out"/bf16-two-{11,9,12-6}.db
+        ;;
+    virtual)
+        # ggml offers one card as two: the split and two engines at once by CUDA's kernels; their memory is one card's
+        (
+            export GGML_CUDA_DEVICES=2
+            run virtual-two none $eyes88 --device cuda0,cuda1 --vram 11GiB,11GiB
+            run virtual-engines none $eyes88 --device cuda0,cuda1 --vram 24GiB
+        )
+        agree bf16-24 "$out"/virtual-{two,engines}.db
         ;;
     engines)
         # N cards: one engine on one of them, layers over all, an engine a card in one run, a run a card over shards

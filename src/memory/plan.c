@@ -51,7 +51,7 @@ static void fill(lb_plan *plan, const lb_plan_sizes *s) {
             const bool loads = p == LB_PHASE_LOAD, speaks = p == LB_PHASE_PROMPT || p == LB_PHASE_GENERATE;
             const bool encodes = p == LB_PHASE_ENCODE, detects = p == LB_PHASE_DETECT;
             size_t *b = plan->bytes[d][p];
-            size_t pools = 0;
+            size_t pools = s->churn[d];
             b[LB_COMPONENT_LANGUAGE_WEIGHTS] = s->language_weights[d];
             /* the context is made when all weights are there: it belongs to the next phase then */
             if (speaks || (!c->rest_context && !loads)) {
@@ -371,16 +371,19 @@ static bool fewest_on_host(search *x, lb_plan_choice *c) {
 }
 
 /* Layers on the host. Their weights cross once a step, so larger steps are worth the layers that make room for them: of
- * the sizes from the one at the start up, the one with the fewest crossings; where none fits, the largest below it. */
-static bool rest_on_host(search *x, lb_plan_choice *c, int n_ubatch) {
+ * the sizes from the one at the start up, the one with the fewest crossings. With as many questions in flight as at the
+ * start, since each that is asked by itself takes steps of its own. Where that does not fit: the largest step that does
+ * with as few questions as *c has. */
+static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
     const lb_plan_request *r = x->request;
     const int n_tokens = r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
-    const int most = r->fixed_ubatch ? n_ubatch : UBATCH_MOST;
+    const int most = r->fixed_ubatch || start->n_ubatch > UBATCH_MOST ? start->n_ubatch : UBATCH_MOST;
     int64_t fewest = 0;
     lb_plan_choice best = *c;
-    for (int size = n_ubatch; size <= most || size == n_ubatch; size *= 2) {
+    for (int size = start->n_ubatch; size <= most; size *= 2) {
         lb_plan_choice tried = *c;
         tried.n_ubatch = size;
+        tried.n_parallel = start->n_parallel;
         if (!fewest_on_host(x, &tried))
             break;
         const int64_t crossings = (int64_t)tried.n_host_layers * ((n_tokens + size - 1) / size);
@@ -389,9 +392,13 @@ static bool rest_on_host(search *x, lb_plan_choice *c, int n_ubatch) {
             best = tried;
         }
     }
-    for (int size = n_ubatch; fewest == 0 && halve(&size, UBATCH_LEAST) && x->status == LB_STATUS_OK;) {
+    int size = start->n_ubatch;
+    while (fewest == 0 && x->status == LB_STATUS_OK) {
         best.n_ubatch = size;
-        fewest = fewest_on_host(x, &best);
+        if (fewest_on_host(x, &best))
+            fewest = 1;
+        else if (!halve(&size, UBATCH_LEAST))
+            break;
     }
     *c = best;
     return fewest > 0;
@@ -406,7 +413,7 @@ static bool fit(search *x, lb_plan_choice *c) {
         while (!fits && x->status == LB_STATUS_OK && advance(r, (way)w, c))
             fits = try(x, c);
     if (!fits && c->n_devices == 1 && !r->device[0].is_cpu && x->status == LB_STATUS_OK) {
-        fits = rest_on_host(x, c, start.n_ubatch);
+        fits = rest_on_host(x, c, &start);
         start.n_ubatch = c->n_ubatch;
     }
     if (fits && x->status == LB_STATUS_OK)

@@ -78,6 +78,7 @@ typedef struct lb_plan_choice {
 typedef struct lb_plan_sizes {
     size_t language_weights[LB_DEVICES_MAX], kv[LB_DEVICES_MAX], language_compute[LB_DEVICES_MAX];
     size_t language_pool[LB_DEVICES_MAX]; /* of the libraries while the language model works */
+    size_t churn[LB_DEVICES_MAX];         /* what the driver keeps where buffers come and go */
     size_t host_layer_weights;
     size_t vision_weights, vision_compute, vision_pool;
     size_t detector_weights;                   /* without the text encoder's */

@@ -13,13 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 with
- * CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). Of other kinds of GPU nothing is known and
- * nothing counted. */
+/* What the driver and the libraries take beside what is asked of them, where it cannot be measured. Of an H100 and an
+ * H200 with CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). Of other kinds of GPU nothing is
+ * known and nothing counted. */
 enum {
     CONTEXT_MIB = 523,  /* CUDA context */
     KERNELS_MIB = 96,   /* code that is loaded when it is first used, and what else comes once */
-    WORKSPACE_MIB = 80, /* cuBLAS handle, its workspace and streams, for each backend that multiplies */
+    WORKSPACE_MIB = 85, /* cuBLAS handle, its workspace and streams, for each backend that multiplies by cuBLAS */
+    PROBE_MIB = 12,     /* what the small product that measures it takes more than a model's do */
+    CHURN_MIB = 32,     /* what the driver keeps where buffers come and go */
     MARGIN_PERCENT = 2, /* of the card, left free when no --vram is given */
     MARGIN_MIB = 256
 };
@@ -40,14 +42,27 @@ static bool is_cuda(const lb_device *device) {
     return lb_nvml_index(device->name) >= 0;
 }
 
+/* The pools grow by the driver's 2 MiB. */
+static size_t whole_pages(size_t bytes) {
+    return (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+}
+
 /* The pools of ggml-cuda hold what products convert: the activations of one step in 16 bits, before and after the
- * widest product. Rounded up to the driver's 2 MiB. */
+ * widest product. */
 static size_t pool_bytes(const lb_planner *planner, const lb_device *device, int64_t rows, int64_t widest,
                          int64_t width) {
     if (!is_cuda(device))
         return 0;
-    const size_t bytes = (size_t)rows * (size_t)(widest + width) * 2;
-    return planner->workspace_bytes + (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    return planner->workspace_bytes + whole_pages((size_t)rows * (size_t)(widest + width) * 2);
+}
+
+/* Quantized weights are multiplied by ggml's own kernels, with the activations before the product in blocks of 32 of 8
+ * bits and two scales, and without cuBLAS; but for attention without its own kernel. */
+static size_t language_pool_bytes(const lb_planner *planner, const lb_device *device, const lb_plan_choice *c) {
+    const lb_language_shape *shape = lb_language_probe_shape(planner->language);
+    if (!is_cuda(device) || planner->params->vlm.exact || (c->weight_bits == 0 && !shape->is_quantized))
+        return pool_bytes(planner, device, c->n_ubatch, shape->n_ff, shape->n_embd);
+    return whole_pages((size_t)c->n_ubatch * (size_t)shape->n_ff / 32 * 36);
 }
 
 /* What a backend that multiplies takes beside the operands: its library's handle and workspace. The first product of a
@@ -97,8 +112,8 @@ static void measure_context(lb_planner *planner) {
     ggml_backend_t backend[2] = {NULL, NULL};
     const size_t first = measure_product(device, index, &backend[0]),
                  second = measure_product(device, index, &backend[1]);
-    if (planner->measured && second > planner->workspace_bytes && second < 512 * MIB)
-        planner->workspace_bytes = second;
+    if (planner->measured && second > planner->workspace_bytes + PROBE_MIB * MIB && second < 512 * MIB)
+        planner->workspace_bytes = second - PROBE_MIB * MIB;
     for (int i = 0; i < 2; i++)
         if (backend[i])
             ggml_backend_free(backend[i]);
@@ -233,12 +248,14 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     lb_status status = lb_language_probe_sizes(planner->language, &vlm, &language, error);
     if (status != LB_STATUS_OK)
         return status;
-    const lb_language_shape *shape = lb_language_probe_shape(planner->language);
     for (int d = 0; d < c->n_devices; d++) {
         s->language_weights[d] = language.weights[d];
         s->kv[d] = language.kv[d];
         s->language_compute[d] = language.compute[d];
-        s->language_pool[d] = pool_bytes(planner, &planner->device[d], c->n_ubatch, shape->n_ff, shape->n_embd);
+        s->language_pool[d] = language_pool_bytes(planner, &planner->device[d], c);
+        s->churn[d] = is_cuda(&planner->device[d]) && (c->rest_context || c->rest_weights || c->n_host_layers > 0)
+                          ? CHURN_MIB * MIB
+                          : 0;
     }
     s->host_layer_weights = language.host_weights;
 

@@ -48,6 +48,7 @@ typedef struct lb_language_shape {
     size_t layer_bytes; /* of the largest layer's weights on a device */
     size_t output_bytes;
     size_t kv_cell_bytes; /* of one layer, f16 */
+    bool is_quantized;    /* the layers' matrices, in the file */
 } lb_language_shape;
 
 lb_status lb_language_probe_open(const lb_vlm_params *params, const lb_device *devices, int n_devices,

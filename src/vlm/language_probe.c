@@ -234,6 +234,8 @@ static lb_status read_shape(lb_language_probe *probe, const lb_vlm_params *param
         const int at = layer_of(t.name, shape->n_layer);
         if (at >= 0 && at <= shape->n_layer)
             layer[at] += tensor_bytes(buft, &t);
+        if (strcmp(t.name, "blk.0.ffn_up.weight") == 0)
+            shape->is_quantized = ggml_is_quantized((enum ggml_type)t.type);
     }
     for (int i = 0; i < shape->n_layer; i++)
         if (layer[i] > shape->layer_bytes)

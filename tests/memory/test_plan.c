@@ -269,6 +269,32 @@ static void test_what_is_not_needed_is_taken_back(void **state) {
     assert_int_equal(plan.choice.n_host_layers, 0);
 }
 
+/* Layers on the host cross once a step: steps are larger then, unless the user named their size, and no question is
+ * asked alone for it. */
+static void test_host_layers_cross_seldom(void **state) {
+    (void)state;
+    int n_larger = 0;
+    for (size_t budget = 15 * GIB; budget >= 5 * GIB; budget -= 256 * MIB) {
+        int crossings[2];
+        for (int fixed = 0; fixed < 2; fixed++) {
+            lb_plan_request r = request_of(1, budget, 0, false);
+            r.fixed_ubatch = fixed;
+            lb_error error = {0};
+            assert_int_equal(make(&r, &error), LB_STATUS_OK);
+            const int n_tokens = r.n_frames * r.tiles_per_frame * r.tokens_per_tile + r.text_tokens;
+            crossings[fixed] =
+                plan.choice.n_host_layers * ((n_tokens + plan.choice.n_ubatch - 1) / plan.choice.n_ubatch);
+            if (plan.choice.n_host_layers > 0) {
+                assert_int_equal(plan.choice.n_parallel, r.n_parallel);
+                assert_true(fixed ? plan.choice.n_ubatch == r.n_ubatch : plan.choice.n_ubatch >= r.n_ubatch);
+            }
+        }
+        assert_true(crossings[0] <= crossings[1]);
+        n_larger += crossings[0] < crossings[1];
+    }
+    assert_true(n_larger > 10);
+}
+
 static void test_smallest_budget_fits(void **state) {
     (void)state;
     static const unsigned allowed[] = {0, LB_ALLOW_WEIGHTS_Q8, ALL};
@@ -371,6 +397,7 @@ int main(void) {
         cmocka_unit_test(test_ways_are_taken_in_order),
         cmocka_unit_test(test_first_way_first),
         cmocka_unit_test(test_what_is_not_needed_is_taken_back),
+        cmocka_unit_test(test_host_layers_cross_seldom),
         cmocka_unit_test(test_smallest_budget_fits),
         cmocka_unit_test(test_smallest_budget_of_several_fits),
         cmocka_unit_test(test_devices),
