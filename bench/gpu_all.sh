@@ -33,6 +33,10 @@ models() {
     [ -e "$work/llm.gguf" ] || {
         python3 "$carried/full_size_models.py" "$carried/vocab.gguf" "$work/llm.part" "$work/mmproj.gguf" && mv "$work/llm.part" "$work/llm.gguf"
     }
+    [ -e "$work/small-vlm/llm-bf16.gguf" ] || {
+        mkdir -p "$work/small-vlm"
+        python3 "$carried/full_size_models.py" "$carried/vocab.gguf" "$work/small-vlm/llm-bf16.gguf" "$work/small-vlm/mmproj-bf16.gguf" --small
+    }
     [ -e "$work/det.gguf" ] || {
         { [ -e "$work/tiny/preprocessor_config.json" ] ||
             CUDA_VISIBLE_DEVICES='' python3 "$here/full_detector.py" "$work/tiny" --kind tiny >"$work/logs/tiny.log" 2>&1; } &&
@@ -75,7 +79,7 @@ job() {
         ;;
     *)
         ready
-        CARD=$card memory "$name"
+        CARD=$card SMALL_MODELS=$work/small-vlm memory "$name"
         ;;
     esac
 }

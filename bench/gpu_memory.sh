@@ -6,7 +6,7 @@
 # of 16:9 with nine tiles and two crops each. STEPs, in the order given: bf16 q8 q4 (budgets, answers), sizes-bf16 sizes-q8
 # sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
 # folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card),
-# virtual (one card offered as two).
+# virtual (one card offered as two), plan (how long one takes), flat (700 videos).
 # CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS.
 set -uo pipefail
 lowbeam=$1 llm=$2 mmproj=$3 detector=$4 out=$5
@@ -96,7 +96,8 @@ for step in "$@"; do
         run bf16-15.4 15.4 $eyes88
         run bf16-14.6 14.6 $eyes88
         run bf16-10 10 $eyes88
-        agree bf16-24 "$out"/bf16-{none,20,18,16,15.4,14.6,10}.db
+        run bf16-4 4 $eyes88
+        agree bf16-24 "$out"/bf16-{none,20,18,16,15.4,14.6,10,4}.db
         ;;
     q8)
         run q8-24 24 $eyes88 --load_in_8bit
@@ -109,6 +110,9 @@ for step in "$@"; do
         run q4-8 8 $eyes88 --weight-bits 4
         run q4-6 6 $eyes88 --weight-bits 4
         agree q4-24 "$out"/q4-{8,6}.db
+        # random weights choose other boxes for one frame at a time: the same with that
+        run q4-24-one 24 $eyes88 --weight-bits 4 --detector-batch 1
+        agree q4-24-one "$out/q4-6.db"
         ;;
     sizes-bf16) sizes bf16 ;;
     sizes-q8) sizes q8 --load_in_8bit ;;
@@ -125,6 +129,23 @@ for step in "$@"; do
         run cache-fresh 24 $eyes88 --cache-dir "$work/seen"
         run cache-again 24 $eyes88 --cache-dir "$work/seen"
         agree bf16-24 "$out"/cache-{fresh,again}.db
+        ;;
+    plan)
+        # how long it takes: with room, with host layers
+        for vram in 24GiB 10GiB 6GiB; do
+            TIMEFORMAT="plan for $vram: %R s"
+            time $lowbeam plan "$work/load/questions.json" --model "$llm" --mmproj "$mmproj" $eyes88 --max-new-tokens 3 \
+                --vram $vram 2>&1 | grep -E "^  peak|^To fit"
+        done
+        ;;
+    flat)
+        # 2,100 questions about 700 videos, small models with random weights (full_size_models.py --small) in SMALL_MODELS
+        load flat 160x120 700
+        rm -f "$out"/flat.*
+        python3 "$here/device_memory.py" $lowbeam answer "$work/flat/questions.json" --model "$SMALL_MODELS/llm-bf16.gguf" \
+            --mmproj "$SMALL_MODELS/mmproj-bf16.gguf" --max-new-tokens 3 --device cuda0 --out "$out/flat.csv" >"$out/flat.log" 2>&1
+        grep -h 'questions answered\|device memory' "$out/flat.log"
+        grep -h '^\[VRAM' "$out/flat.log" | sed -n '4p;$p'
         ;;
     other)
         # the second card alone: nothing of the first is touched
