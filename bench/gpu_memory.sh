@@ -7,7 +7,8 @@
 # sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
 # folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card),
 # virtual (one card offered as two), plan (how long one takes), flat (700 videos).
-# CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS.
+# CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS, _ONLY (a pattern: the runs
+# with such names alone).
 set -uo pipefail
 lowbeam=$1 llm=$2 mmproj=$3 detector=$4 out=$5
 shift 5
@@ -30,6 +31,7 @@ load_name=load questions=questions.json
 run() {
     local name=$1 budget=$2 vram=()
     shift 2
+    [[ -z ${LOWBEAM_BENCH_ONLY:-} || $name =~ $LOWBEAM_BENCH_ONLY ]] || return 0
     rm -f "$out/$name".{csv,db}
     export LOWBEAM_BENCH_BUDGET=
     if [ "$budget" != none ]; then
@@ -51,7 +53,12 @@ run() {
     grep -h 'starting another one\|the ballast grew' "$out/$name.log" | sed 's/^/    /' | cut -c1-300
     [ $status = 0 ] || grep -v '^\[' "$out/$name.log" | tail -n 4 | cut -c1-300
 }
-agree() { python3 "$here/compare_runs.py" "$out/$1.db" "${@:2}"; }
+# agree REFERENCE JOURNAL...: of the runs that there are
+agree() {
+    local there=() path
+    for path in "${@:2}"; do [ ! -e "$path" ] || there+=("$path"); done
+    [ ${#there[@]} = 0 ] || python3 "$here/compare_runs.py" "$out/$1.db" "${there[@]}"
+}
 # sizes NAME OPTION...: the six loads. 48 tiles without a detector: six of 1120x448's grid of 5x1 and its thumbnail.
 sizes() {
     local name=$1
