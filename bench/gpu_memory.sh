@@ -64,13 +64,13 @@ sizes() {
     local name=$1
     shift
     load_name=load1
-    run "$name-88-eyes" none $eyes88 "$@"
-    run "$name-48-eyes" none --max-tiles 1 $eyes "$@"
-    run "$name-16-eyes" none --max-tiles 1 $eyes --max-detections 1 "$@"
+    run "$name-t88-eyes" none $eyes88 "$@"
+    run "$name-t48-eyes" none --max-tiles 1 $eyes "$@"
+    run "$name-t16-eyes" none --max-tiles 1 $eyes --max-detections 1 "$@"
     load_name=wide1
-    run "$name-88" none --max-tiles 10 "$@"
-    run "$name-48" none --max-tiles 5 "$@"
-    run "$name-8" none --max-tiles 1 "$@"
+    run "$name-t88" none --max-tiles 10 "$@"
+    run "$name-t48" none --max-tiles 5 "$@"
+    run "$name-t8" none --max-tiles 1 "$@"
     load_name=load
 }
 

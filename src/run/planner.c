@@ -17,15 +17,18 @@
  * H200 with CUDA 13.0 and ggml 0.25.3 (docs/memory.md tells how these were found). Of other kinds of GPU nothing is
  * known and nothing counted. */
 enum {
-    CONTEXT_MIB = 523,  /* CUDA context */
-    KERNELS_MIB = 96,   /* code that is loaded when it is first used, and what else comes once */
-    WORKSPACE_MIB = 85, /* cuBLAS handle, its workspace and streams, for each backend that multiplies by cuBLAS */
-    PROBE_MIB = 12,     /* what the small product that measures it takes more than a model's do */
-    CHURN_MIB = 32,     /* what the driver keeps where buffers come and go */
-    MARGIN_PERCENT = 2, /* of the card, left free when no --vram is given */
+    CONTEXT_MIB = 523,      /* CUDA context */
+    KERNELS_MIB = 96,       /* code that is loaded when it is first used, and what else comes once */
+    WORKSPACE_MIB = 85,     /* cuBLAS handle, its workspace and streams, for each backend that multiplies by cuBLAS */
+    PROBE_MIB = 12,         /* what the small product that measures it takes more than a model's do */
+    DETECTOR_POOL_MIB = 28, /* of the detector, at least */
+    CHURN_MIB = 32,         /* what the driver keeps where buffers come and go */
+    MARGIN_PERCENT = 2,     /* of the card, left free when no --vram is given */
     MARGIN_MIB = 256
 };
 #define MIB ((size_t)1 << 20)
+
+enum { N_KNOWN = 8 };
 
 struct lb_planner {
     const lb_engine_params *params;
@@ -36,6 +39,15 @@ struct lb_planner {
     lb_language_probe *language;
     size_t context_bytes, workspace_bytes; /* of a CUDA device */
     bool measured;
+    /* What a search asks for again and again, by the number of tiles or frames at once; 0: not known. */
+    struct {
+        int n, device;
+        lb_encoder_sizes sizes;
+    } vision_known[N_KNOWN];
+    struct {
+        int n, device;
+        lb_find_sizes sizes;
+    } detector_known[N_KNOWN];
 };
 
 static bool is_cuda(const lb_device *device) {
@@ -218,15 +230,50 @@ static void to_vlm(const lb_plan_choice *c, lb_vlm_params *vlm) {
     memcpy(vlm->layout.n_layers_on, c->n_layers_on, sizeof vlm->layout.n_layers_on);
 }
 
-static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, const lb_device *device, lb_plan_sizes *s,
-                                lb_error *error) {
-    lb_find_params find = lb_find_default_params();
-    find.labels_path = planner->params->labels_path;
-    find.detector.device = *device;
+static lb_status measure_detector(lb_planner *planner, int n, int place, lb_find_sizes *sizes, lb_error *error) {
+    int i = 0;
+    while (i < N_KNOWN - 1 && planner->detector_known[i].n > 0 &&
+           (planner->detector_known[i].n != n || planner->detector_known[i].device != place))
+        i++;
+    if (planner->detector_known[i].n != n || planner->detector_known[i].device != place) {
+        lb_find_params find = lb_find_default_params();
+        find.labels_path = planner->params->labels_path;
+        find.detector.device = planner->device[place];
+        lb_status status = lb_find_measure(planner->params->detector_path, &find, planner->load.picture_width,
+                                           planner->load.picture_height, n, sizes, error);
+        if (status != LB_STATUS_OK)
+            return status;
+        planner->detector_known[i].n = n;
+        planner->detector_known[i].device = place;
+        planner->detector_known[i].sizes = *sizes;
+    }
+    *sizes = planner->detector_known[i].sizes;
+    return LB_STATUS_OK;
+}
+
+static lb_status measure_vision(lb_planner *planner, int n, int place, lb_encoder_sizes *sizes, lb_error *error) {
+    int i = 0;
+    while (i < N_KNOWN - 1 && planner->vision_known[i].n > 0 &&
+           (planner->vision_known[i].n != n || planner->vision_known[i].device != place))
+        i++;
+    if (planner->vision_known[i].n != n || planner->vision_known[i].device != place) {
+        const lb_encoder_params encoder = {.device = planner->device[place], .exact = planner->params->vlm.exact};
+        lb_status status = lb_encoder_measure(planner->params->vlm.mmproj_path, &encoder, n, sizes, error);
+        if (status != LB_STATUS_OK)
+            return status;
+        planner->vision_known[i].n = n;
+        planner->vision_known[i].device = place;
+        planner->vision_known[i].sizes = *sizes;
+    }
+    *sizes = planner->vision_known[i].sizes;
+    return LB_STATUS_OK;
+}
+
+static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, lb_plan_sizes *s, lb_error *error) {
     const int n = c->frame_batch < planner->load.n_frames ? c->frame_batch : planner->load.n_frames;
+    const lb_device *device = &planner->device[c->vision_device];
     lb_find_sizes sizes;
-    lb_status status = lb_find_measure(planner->params->detector_path, &find, planner->load.picture_width,
-                                       planner->load.picture_height, n, &sizes, error);
+    lb_status status = measure_detector(planner, n, c->vision_device, &sizes, error);
     if (status != LB_STATUS_OK)
         return status;
     s->detector_weights = sizes.weight_bytes;
@@ -235,6 +282,10 @@ static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, co
     s->text_encoder_compute = sizes.text_encoder_compute_bytes;
     s->detector_compute = sizes.compute_bytes;
     s->detector_pool = pool_bytes(planner, device, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
+    /* a single frame's fusion with the text has the library copy what a batch has it read in place */
+    const size_t least = planner->workspace_bytes + DETECTOR_POOL_MIB * MIB;
+    if (s->detector_pool > 0 && s->detector_pool < least)
+        s->detector_pool = least;
     return LB_STATUS_OK;
 }
 
@@ -260,9 +311,8 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     s->host_layer_weights = language.host_weights;
 
     const lb_device *device = &planner->device[c->vision_device];
-    const lb_encoder_params encoder = {.device = *device, .exact = vlm.exact};
     lb_encoder_sizes vision;
-    status = lb_encoder_measure(vlm.mmproj_path, &encoder, c->tile_batch, &vision, error);
+    status = measure_vision(planner, c->tile_batch, c->vision_device, &vision, error);
     if (status != LB_STATUS_OK)
         return status;
     s->vision_weights = vision.weight_bytes;
@@ -270,7 +320,7 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     const int side = planner->vision.image_size / planner->vision.patch_size;
     s->vision_pool = pool_bytes(planner, device, (int64_t)c->tile_batch * (side * side + 1), planner->vision.n_ff,
                                 planner->vision.n_embd);
-    return params->detector_path ? detector_sizes(planner, c, device, s, error) : LB_STATUS_OK;
+    return params->detector_path ? detector_sizes(planner, c, s, error) : LB_STATUS_OK;
 }
 
 static void fill_request(const lb_planner *planner, lb_plan_request *r) {

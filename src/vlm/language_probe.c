@@ -10,7 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_KEPT = 4 }; /* simulated models: what a search goes to and fro between */
+enum {
+    N_KEPT = 4,   /* simulated models: what a search goes to and fro between */
+    N_KNOWN = 64, /* activations of contexts: most steps of a search change something else */
+};
+
+/* Activations of one simulated context. */
+typedef struct known_context {
+    const struct llama_model *model;
+    int n_cells, n_ubatch, n_parallel;
+    bool kv_q8, exact;
+    size_t compute[LB_DEVICES_MAX + 1]; /* the host's behind the devices' */
+} known_context;
 
 struct lb_language_probe {
     lb_device device[LB_DEVICES_MAX];
@@ -25,6 +36,8 @@ struct lb_language_probe {
         lb_vlm_layout layout;
     } kept[N_KEPT];
     int n_made;
+    known_context known[N_KNOWN];
+    int n_known; /* ever: the oldest goes */
     int n_head_kv, d_key, d_value;
 };
 
@@ -182,6 +195,9 @@ static lb_status simulate(lb_language_probe *probe, const lb_vlm_params *params,
             return LB_STATUS_OK;
         }
     const int place = probe->n_made++ % N_KEPT;
+    for (int i = 0; i < N_KNOWN; i++)
+        if (probe->known[i].model == probe->kept[place].model)
+            probe->known[i].model = NULL;
     llama_model_free(probe->kept[place].model);
     probe->kept[place].model = NULL;
     lb_language_scratch scratch;
@@ -189,6 +205,13 @@ static lb_status simulate(lb_language_probe *probe, const lb_vlm_params *params,
         lb_language_model_params(params, probe->device, probe->n_devices, probe->shape.n_layer, &scratch);
     p.no_alloc = true;
     p.load_mode = LLAMA_LOAD_MODE_NONE;
+    /* Without the vocabulary, whose reading is most of the time: its size alone decides over memory. */
+    struct llama_model_kv_override no_vocabulary[] = {
+        {.tag = LLAMA_KV_OVERRIDE_TYPE_STR, .key = "tokenizer.ggml.model", .val_str = "no_vocab"},
+        {.tag = LLAMA_KV_OVERRIDE_TYPE_INT, .val_i64 = probe->shape.n_vocab},
+        {.key = ""}};
+    snprintf(no_vocabulary[1].key, sizeof no_vocabulary[1].key, "%s.vocab_size", probe->architecture);
+    p.kv_overrides = no_vocabulary;
     (void)lb_nn_last_log_error();
     probe->model = llama_model_load_from_file(probe->path, p);
     if (!probe->model)
@@ -270,14 +293,9 @@ const lb_language_shape *lb_language_probe_shape(const lb_language_probe *probe)
     return &probe->shape;
 }
 
-lb_status lb_language_probe_sizes(lb_language_probe *probe, const lb_vlm_params *params, lb_language_sizes *sizes,
+/* Has libllama plan a context of the simulated model. */
+static lb_status simulate_context(const lb_language_probe *probe, const lb_vlm_params *params, known_context *context,
                                   lb_error *error) {
-    *sizes = (lb_language_sizes){0};
-    add_weights(probe, &params->layout, sizes);
-    add_kv(probe, params, sizes);
-    lb_status status = simulate(probe, params, error);
-    if (status != LB_STATUS_OK)
-        return status;
     const char *names[LB_DEVICES_MAX];
     for (int i = 0; i < probe->n_devices; i++)
         names[i] = probe->device[i].name;
@@ -290,12 +308,46 @@ lb_status lb_language_probe_sizes(lb_language_probe *probe, const lb_vlm_params 
         return lb_error_set(error, LB_STATUS_UNSUPPORTED, "%s: no context of %d tokens can be made: %s", probe->path,
                             params->layout.n_cells, lb_nn_last_log_error());
     llama_free(ctx);
+    for (int i = 0; i <= probe->n_devices; i++)
+        context->compute[i] = got[i].compute;
+    return LB_STATUS_OK;
+}
+
+lb_status lb_language_probe_sizes(lb_language_probe *probe, const lb_vlm_params *params, lb_language_sizes *sizes,
+                                  lb_error *error) {
+    *sizes = (lb_language_sizes){0};
+    add_weights(probe, &params->layout, sizes);
+    add_kv(probe, params, sizes);
+    lb_status status = simulate(probe, params, error);
+    if (status != LB_STATUS_OK)
+        return status;
+    const known_context *context = NULL;
+    for (int i = 0; i < N_KNOWN && !context; i++) {
+        const known_context *k = &probe->known[i];
+        if (k->model == probe->model && k->n_cells == params->layout.n_cells && k->n_ubatch == params->n_ubatch &&
+            k->n_parallel == params->n_parallel && k->kv_q8 == params->layout.kv_q8 && k->exact == params->exact)
+            context = k;
+    }
+    if (!context) {
+        known_context made = {.model = probe->model,
+                              .n_cells = params->layout.n_cells,
+                              .n_ubatch = params->n_ubatch,
+                              .n_parallel = params->n_parallel,
+                              .kv_q8 = params->layout.kv_q8,
+                              .exact = params->exact};
+        status = simulate_context(probe, params, &made, error);
+        if (status != LB_STATUS_OK)
+            return status;
+        known_context *place = &probe->known[probe->n_known++ % N_KNOWN];
+        *place = made;
+        context = place;
+    }
     enum {
         ROUNDED_OFF = 5243
     }; /* libllama prints hundredths of a MiB: a budget must hold what it took half of one off */
     for (int i = 0; i < probe->n_devices; i++)
-        sizes->compute[i] = got[i].compute ? got[i].compute + ROUNDED_OFF : 0;
-    sizes->host_compute = got[probe->n_devices].compute;
+        sizes->compute[i] = context->compute[i] ? context->compute[i] + ROUNDED_OFF : 0;
+    sizes->host_compute = context->compute[probe->n_devices];
     return LB_STATUS_OK;
 }
 
