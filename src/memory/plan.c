@@ -112,14 +112,15 @@ static bool try(search *x, const lb_plan_choice *choice) {
     return plan->fits;
 }
 
-/* The ways to fit, in the order in which they are taken: first those that leave every answer as it is, the cheapest
- * first (docs/memory.md has what they cost), then what the user allows, then the layers on the host. */
+/* The ways to fit, in the order in which they are taken: first those that leave every number as it is, the cheapest
+ * first (docs/memory.md has what they cost), then those that round otherwise, then what the user allows, then the
+ * layers on the host. */
 typedef enum way {
     WAY_REST_COMPUTE,
+    WAY_REST_WEIGHTS,
     WAY_REST_CONTEXT,
     WAY_TILE_BATCH,
     WAY_FRAME_BATCH,
-    WAY_REST_WEIGHTS,
     WAY_N_PARALLEL,
     WAY_N_UBATCH,
     WAY_WEIGHTS_Q8,
@@ -225,9 +226,9 @@ static void restore(way w, lb_plan_choice *c, const lb_plan_choice *to) {
 
 /* Takes back, dearest first, what turned out not to be needed. */
 static void relax(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
-    static const way dearest[] = {WAY_FEWER_TILES, WAY_FEWER_CROPS, WAY_WEIGHTS_Q4,   WAY_KV_Q8,
-                                  WAY_WEIGHTS_Q8,  WAY_N_UBATCH,    WAY_N_PARALLEL,   WAY_REST_CONTEXT,
-                                  WAY_FRAME_BATCH, WAY_TILE_BATCH,  WAY_REST_WEIGHTS, WAY_REST_COMPUTE};
+    static const way dearest[] = {WAY_FEWER_TILES, WAY_FEWER_CROPS,  WAY_WEIGHTS_Q4,   WAY_KV_Q8,
+                                  WAY_WEIGHTS_Q8,  WAY_N_UBATCH,     WAY_N_PARALLEL,   WAY_FRAME_BATCH,
+                                  WAY_TILE_BATCH,  WAY_REST_CONTEXT, WAY_REST_WEIGHTS, WAY_REST_COMPUTE};
     for (size_t i = 0; i < sizeof dearest / sizeof *dearest && x->status == LB_STATUS_OK; i++) {
         lb_plan_choice less = *c;
         if (dearest[i] == WAY_WEIGHTS_Q4 && c->weight_bits == 4 && (x->request->allow & LB_ALLOW_WEIGHTS_Q8)) {
