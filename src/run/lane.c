@@ -53,7 +53,8 @@ static void warn(const lb_lane *lane, const lb_error *cause, const char *then) {
 
 bool lb_run_is_memory_death(const lb_error *cause) {
     return cause->status == LB_STATUS_OUT_OF_MEMORY || strstr(cause->message, "out of memory") ||
-           strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate");
+           strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate") ||
+           strstr(cause->message, "unable to allocate"); /* libllama's weights */
 }
 
 bool lb_lane_can_retry(const lb_lane *lane) {
