@@ -20,7 +20,7 @@ import gguf_file as g
 import qwen2_vocab
 
 N_EMBD, N_FF, N_LAYER, N_HEAD, N_HEAD_KV = 64, 128, 2, 2, 1
-V_EMBD, V_FF, V_LAYER, V_HEAD, SIZE, PATCH = 64, 128, 2, 1, 448, 14
+V_EMBD, V_FF, V_LAYER, V_HEAD, SIZE, PATCH, SHUFFLE = 64, 128, 2, 1, 448, 14, 2
 POOL = 1 << 16
 N_BYTES = 256  # the first tokens of the vocabulary: bytes
 
@@ -61,7 +61,7 @@ def speak_letters(embedding, output, n_vocab, im_end):
         output[row:row + 2] = array.array("f", (60 if token in letters else 0, 60 if token == im_end else 0))
 
 
-def write_llm(path, vocab, weights, n_plain, n_layer):
+def write_llm(path, vocab, weights, n_plain, n_layer, tied):
     writer = g.Writer(path)
     n_vocab = n_plain + len(qwen2_vocab.ADDED)
     im_end = qwen2_vocab.IM_END - qwen2_vocab.N_PLAIN + n_plain
@@ -96,7 +96,8 @@ def write_llm(path, vocab, weights, n_plain, n_layer):
     output = weights.normal(n_vocab * N_EMBD, 2.0 / math.sqrt(N_EMBD))
     speak_letters(embedding, output, n_vocab, im_end)
     writer.tensor("token_embd.weight", g.F32, [N_EMBD, n_vocab], embedding.tobytes())
-    writer.tensor("output.weight", g.F32, [N_EMBD, n_vocab], output.tobytes())
+    if not tied:
+        writer.tensor("output.weight", g.F32, [N_EMBD, n_vocab], output.tobytes())
     vector(writer, weights, "output_norm.weight", N_EMBD, 0.0, 1.0)
     head = N_EMBD // N_HEAD
     for i in range(n_layer):
@@ -113,7 +114,7 @@ def write_llm(path, vocab, weights, n_plain, n_layer):
     writer.write()
 
 
-def write_mmproj(path, weights):
+def write_mmproj(path, weights, size):
     writer = g.Writer(path)
     writer.pair("general.architecture", g.STRING, "clip")
     writer.pair("general.type", g.STRING, "mmproj")
@@ -122,15 +123,15 @@ def write_mmproj(path, weights):
     writer.pair("clip.has_vision_encoder", g.BOOL, True)
     writer.pair("clip.projector_type", g.STRING, "internvl")
     writer.pair("clip.use_gelu", g.BOOL, True)
-    for key, value in (("projection_dim", N_EMBD), ("image_size", SIZE), ("patch_size", PATCH),
+    for key, value in (("projection_dim", N_EMBD), ("image_size", size), ("patch_size", PATCH),
                        ("embedding_length", V_EMBD), ("feed_forward_length", V_FF), ("block_count", V_LAYER),
-                       ("attention.head_count", V_HEAD), ("projector.scale_factor", 2)):
+                       ("attention.head_count", V_HEAD), ("projector.scale_factor", SHUFFLE)):
         writer.pair("clip.vision." + key, g.UINT32, value)
     writer.pair("clip.vision.attention.layer_norm_epsilon", g.FLOAT32, 1e-6)
     writer.pair("clip.vision.image_mean", g.ARRAY, (g.FLOAT32, [0.485, 0.456, 0.406]))
     writer.pair("clip.vision.image_std", g.ARRAY, (g.FLOAT32, [0.229, 0.224, 0.225]))
 
-    n_patches = (SIZE // PATCH) ** 2
+    n_patches = (size // PATCH) ** 2
     vector(writer, weights, "v.class_embd", V_EMBD, 1.0)
     values = weights.normal(V_EMBD * 3 * PATCH * PATCH, 1.0 / math.sqrt(3 * PATCH * PATCH))
     writer.tensor("v.patch_embd.weight", g.F32, [PATCH, PATCH, 3, V_EMBD], values.tobytes())
@@ -163,7 +164,12 @@ def main():
     ap.add_argument("--plain-tokens", type=int, default=qwen2_vocab.N_PLAIN, help="the first N of the tokenizer alone: "
                     "texts become longer, and a model is opened in a fraction of the time (default: all)")
     ap.add_argument("--layers", type=int, default=N_LAYER, help="of the language model (default: %(default)s)")
+    ap.add_argument("--image-size", type=int, default=SIZE, help="a tile's side in pixels (default: %(default)s)")
+    ap.add_argument("--tied", action="store_true", help="the token embeddings are the output matrix as well, as in the small "
+                    "checkpoints; it then says no letters, but has their probabilities")
     args = ap.parse_args()
+    if args.image_size <= 0 or args.image_size % (PATCH * SHUFFLE):
+        ap.error(f"--image-size: a multiple of {PATCH * SHUFFLE}")
     if not N_BYTES <= args.plain_tokens <= qwen2_vocab.N_PLAIN:
         ap.error(f"--plain-tokens: {N_BYTES} to {qwen2_vocab.N_PLAIN}")
     if sys.byteorder != "little":
@@ -171,8 +177,8 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     weights = Weights(args.seed)
     for name, write in (("demo-llm.gguf", lambda path: write_llm(path, args.vocab, weights, args.plain_tokens,
-                                                                 args.layers)),
-                        ("demo-mmproj.gguf", lambda path: write_mmproj(path, weights))):
+                                                                 args.layers, args.tied)),
+                        ("demo-mmproj.gguf", lambda path: write_mmproj(path, weights, args.image_size))):
         path = os.path.join(args.out, name)
         write(path + ".part")
         os.replace(path + ".part", path)  # a file under its name is a whole one

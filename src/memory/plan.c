@@ -377,7 +377,8 @@ static bool fewest_on_host(search *x, lb_plan_choice *c) {
  * with as few questions as *c has. */
 static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
     const lb_plan_request *r = x->request;
-    const int n_tokens = r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
+    const int64_t n_tokens =
+        (int64_t)r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
     const int most = r->fixed_ubatch || start->n_ubatch > UBATCH_MOST ? start->n_ubatch : UBATCH_MOST;
     int64_t fewest = 0;
     lb_plan_choice best = *c;
@@ -496,7 +497,9 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
     try(&x, fits ? &choice : &x.nearest); /* the last one tried may be another */
     describe(request, &start, plan);
     plan->n_tiles = request->n_frames * (plan->choice.tiles_per_frame + plan->choice.crops_per_frame);
-    plan->n_tokens = plan->n_tiles * request->tokens_per_tile + request->text_tokens + request->question_tokens;
+    const int64_t n_tokens =
+        (int64_t)plan->n_tiles * request->tokens_per_tile + request->text_tokens + request->question_tokens;
+    plan->n_tokens = n_tokens > INT32_MAX ? INT32_MAX : (int)n_tokens;
     if (fits || x.status != LB_STATUS_OK)
         return x.status;
     plan->smallest_bytes = smallest_budget(&x, &start);

@@ -415,28 +415,24 @@ void lb_child_stop(lb_child *child) {
     free(child);
 }
 
-typedef struct plan_copy {
-    char *text, *json;
-} plan_copy;
-
 static void copy_plan(const lb_child_state *state, void *user) {
-    plan_copy *copy = user;
-    copy->text = state->plan_text ? strdup(state->plan_text) : NULL;
-    copy->json = state->plan_json ? strdup(state->plan_json) : NULL;
+    lb_child_state *copy = user;
+    *copy = *state;
+    copy->plan_text = state->plan_text ? strdup(state->plan_text) : NULL;
+    copy->plan_json = state->plan_json ? strdup(state->plan_json) : NULL;
+    copy->adapted = NULL;
 }
 
-lb_status lb_child_plan(const lb_child_params *given, const atomic_bool *cancel, char **plan_text, char **plan_json,
+lb_status lb_child_plan(const lb_child_params *given, const atomic_bool *cancel, lb_child_state *plan,
                         lb_error *error) {
-    plan_copy copy = {0};
+    *plan = (lb_child_state){0};
     lb_child_params params = *given;
     params.plan_only = true;
     params.planned = copy_plan;
-    params.user = &copy;
+    params.user = plan;
     lb_child *child = NULL;
     lb_status status = lb_child_start(&params, cancel, &child, error);
     lb_child_stop(child);
-    *plan_text = copy.text;
-    *plan_json = copy.json;
     return status;
 }
 

@@ -60,9 +60,9 @@ typedef struct lb_child_state {
     char numbers[160];           /* of the plan: what of it answers can follow from; "": no plan */
 } lb_child_state;
 
-/* Has a child make the memory plan of params and end: plan_text and plan_json from malloc. Errors: DOES_NOT_FIT (both
- * are there all the same), and what keeps a plan from being made. */
-lb_status lb_child_plan(const lb_child_params *params, const atomic_bool *cancel, char **plan_text, char **plan_json,
+/* Has a child make the memory plan of params and end: what of *plan is a plan's, with plan_text and plan_json from
+ * malloc. Errors: DOES_NOT_FIT (all is there all the same), and what keeps a plan from being made. */
+lb_status lb_child_plan(const lb_child_params *params, const atomic_bool *cancel, lb_child_state *plan,
                         lb_error *error);
 
 /* What was planned against what was measured, as text and as JSON, from malloc; NULL where there is no plan. */

@@ -199,7 +199,7 @@ static void ask_all(asking *a) {
         a->first = 0;
         a->n = n;
         for (int attempt = 0;
-             attempt < n_attempts && a->deaths < GROUP_DEATHS_MAX && !lb_run_cancelled(r) && !lb_lane_leaves(a->lane);
+             attempt < n_attempts && a->deaths < GROUP_DEATHS_MAX && lb_run_goes_on(r) && !lb_lane_leaves(a->lane);
              attempt++)
             if (ask_child(a, &error) == LB_STATUS_OK || a->starved)
                 break;

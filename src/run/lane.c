@@ -53,7 +53,8 @@ static void warn(const lb_lane *lane, const lb_error *cause, const char *then) {
 
 bool lb_run_is_memory_death(const lb_error *cause) {
     return cause->status == LB_STATUS_OUT_OF_MEMORY || strstr(cause->message, "out of memory") ||
-           strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate");
+           strstr(cause->message, "no room on") || strstr(cause->message, "failed to allocate") ||
+           strstr(cause->message, "unable to allocate"); /* libllama's weights */
 }
 
 bool lb_lane_can_retry(const lb_lane *lane) {
@@ -129,10 +130,23 @@ void lb_lane_give_up(lb_lane *lane, const lb_error *cause) {
         warn(lane, cause, then);
 }
 
+void lb_lane_come_back_locked(lb_lane *lane) {
+    lb_run *r = lane->run;
+    if (!lane->gave_way || lb_lane_others_locked(lane) != 0)
+        return;
+    lane->gave_way = lane->given_up = false;
+    lane->state = LB_LANE_LIVES;
+    char name[128], message[256];
+    lb_lane_name(lane, name, sizeof name);
+    snprintf(message, sizeof message, "%sno other engine is left; it is tried again", name);
+    if (r->observer.warning)
+        r->observer.warning(message, r->observer.user);
+}
+
 static lb_status revive(lb_lane *lane, lb_error *error) {
     lb_run *r = lane->run;
     for (int n_starts = 0; !lane->child && !lane->given_up; n_starts++) {
-        if (lb_run_cancelled(r))
+        if (!lb_run_goes_on(r))
             return lb_error_set(error, LB_STATUS_INTERRUPTED, "interrupted");
         if (n_starts == STARTS_MAX || lane->videos_lost == VIDEOS_LOST_MAX) {
             lb_lane_give_up(lane, &lane->last_death);
@@ -164,8 +178,10 @@ lb_status lb_lane_fit(lb_lane *lane, bool *smallest, lb_error *error) {
             *smallest = true;
         } else {
             /* somebody has taken its memory; others have theirs, and need not wait for it */
-            if ((status == LB_STATUS_OUT_OF_MEMORY || status == LB_STATUS_DOES_NOT_FIT) && lb_lane_others(lane) != 0)
+            if ((status == LB_STATUS_OUT_OF_MEMORY || status == LB_STATUS_DOES_NOT_FIT) && lb_lane_others(lane) != 0) {
+                lane->gave_way = true;
                 lb_lane_give_up(lane, error);
+            }
             return status;
         }
     }

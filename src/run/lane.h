@@ -34,6 +34,7 @@ typedef struct lb_lane {
     int videos_lost;              /* in a row, see VIDEOS_LOST_MAX */
     bool answered;                /* something */
     bool given_up;                /* no child is started any more */
+    bool gave_way; /* that, for lack of memory while others had theirs: not for good, see lb_lane_come_back_locked */
     bool as_first; /* its device is of the first lane's kind: what its models see may be kept with that */
     lb_error last_death;
     const char *video; /* that is being answered */
@@ -72,6 +73,10 @@ void lb_lane_bury(lb_lane *lane, const lb_error *cause);
 
 /* No child is started in it any more; said where there are several lanes. The child is to be ended before. */
 void lb_lane_give_up(lb_lane *lane, const lb_error *cause);
+
+/* One that gave way to others for lack of memory is not given up any more once none of them is left: its memory may be
+ * back, and nobody else answers. The run's mutex is held. */
+void lb_lane_come_back_locked(lb_lane *lane);
 
 /* Lanes but this one that have an engine or may get one, bit i for lane i. _locked: with the run's mutex held. */
 unsigned lb_lane_others(lb_lane *lane);

@@ -30,8 +30,7 @@ static void take_devices(const lb_device_order *all, int first, int n, lb_device
 }
 
 /* Engines that there can be, and what keeps them from being more. */
-static int most_engines(const lb_run *r, char *why, size_t n_why) {
-    const lb_child_state *state = lb_child_get_state(r->lane[0].child);
+static int most_engines(const lb_run *r, const lb_child_state *state, char *why, size_t n_why) {
     const lb_device_order *order = &r->lane[0].order;
     const size_t ram = r->params->child.engine.ram_bytes, one = state->host_bytes + state->clip_bytes;
     if (!order->names[0] || state->n_devices < 1) {
@@ -48,20 +47,27 @@ static int most_engines(const lb_run *r, char *why, size_t n_why) {
     return n;
 }
 
+lb_status lb_lanes_count(const lb_run *r, const lb_child_state *plan, size_t n_videos, int *n, lb_error *error) {
+    char why[128];
+    const int asked = r->params->n_engines, most = most_engines(r, plan, why, sizeof why);
+    if (asked > most)
+        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT,
+                            "--engines %d: there can be %d, since %s; --engines auto takes as many as there can be",
+                            asked, most, why);
+    *n = asked > 0 ? asked : most;
+    if ((size_t)*n > n_videos)
+        *n = n_videos > 1 ? (int)n_videos : 1;
+    return LB_STATUS_OK;
+}
+
 lb_status lb_lanes_deal(lb_run *r, lb_error *error) {
     lb_lane *first = &r->lane[0];
-    char why[128];
-    const int asked = r->params->n_engines, most = most_engines(r, why, sizeof why);
-    if (asked > most)
-        return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--engines %d: there can be %d, since %s", asked, most,
-                            why);
-    int n = asked > 0 ? asked : most;
-    if ((size_t)n > r->queue.n)
-        n = r->queue.n > 1 ? (int)r->queue.n : 1;
-    if (n == 1)
-        return LB_STATUS_OK; /* the one may have all devices, should it need more of them later */
-    const lb_device_order all = first->order;
     const lb_child_state *state = lb_child_get_state(first->child);
+    int n;
+    lb_status status = lb_lanes_count(r, state, r->queue.n, &n, error);
+    if (status != LB_STATUS_OK || n == 1)
+        return status; /* the one may have all devices, should it need more of them later */
+    const lb_device_order all = first->order;
     const size_t ram = r->params->child.engine.ram_bytes;
     for (int i = 0; i < n; i++) {
         lb_lane *lane = &r->lane[i];

@@ -14,6 +14,10 @@
 
 #include "run/lane.h"
 
+/* How many engines there are to be with this plan, which is the first one's, and so many videos to be asked about.
+ * Errors: INVALID_ARGUMENT: more were asked for than there can be. */
+lb_status lb_lanes_count(const struct lb_run *r, const lb_child_state *plan, size_t n_videos, int *n, lb_error *error);
+
 /* How many engines there are to be, and which devices, budgets and share of --ram each of them has. Errors:
  * INVALID_ARGUMENT: more engines were asked for than there can be. */
 lb_status lb_lanes_deal(struct lb_run *r, lb_error *error);

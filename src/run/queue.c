@@ -146,6 +146,7 @@ bool lb_queue_next(lb_lane *lane, lb_group **out, lb_error *error) {
     pthread_mutex_lock(&r->mutex);
     for (;;) {
         lane->called = false;
+        lb_lane_come_back_locked(lane);
         if (!lb_run_goes_on(r) || (lane->given_up && lane->number > 0) || is_over(q))
             break;
         /* the first one, given up, waits whether the others are through with all */

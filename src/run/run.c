@@ -7,6 +7,8 @@
 #include "run/output.h"
 
 #include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -85,11 +87,34 @@ static lb_status check_videos(const char *videos, lb_error *error) {
     return LB_STATUS_OK;
 }
 
+/* The number of engines into a plan that is text and JSON; what there is no memory for stays without. */
+static void add_engines(lb_child_state *plan, int n) {
+    json_t *root = plan->plan_json ? json_loads(plan->plan_json, 0, NULL) : NULL;
+    char *text = NULL, *json = NULL;
+    if (root && json_object_set_new(root, "engines", json_integer(n)) == 0)
+        json = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    if (plan->plan_text && n > 1 &&
+        asprintf(&text, "%sEngines: %d side by side, each with such a plan for devices of its own\n", plan->plan_text,
+                 n) < 0)
+        text = NULL;
+    if (json) {
+        free(plan->plan_json);
+        plan->plan_json = json;
+    }
+    if (text) {
+        free(plan->plan_text);
+        plan->plan_text = text;
+    }
+}
+
 lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
                       lb_error *error) {
     *text = *json = NULL;
     lb_run_result result = {0};
     lb_run r;
+    lb_child_state plan = {0};
+    int n_engines = 1;
     begin(&r, params, observer, &result);
     lb_status status = read_questions(&r, error);
     if (status == LB_STATUS_OK)
@@ -97,7 +122,13 @@ lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observ
     if (status == LB_STATUS_OK)
         status = lb_run_find_work(&r, error);
     if (status == LB_STATUS_OK)
-        status = lb_child_plan(&r.lane[0].child_params, params->cancel, text, json, error);
+        status = lb_child_plan(&r.lane[0].child_params, params->cancel, &plan, error);
+    if (status == LB_STATUS_OK)
+        status = lb_lanes_count(&r, &plan, r.dataset->n_groups, &n_engines, error);
+    if (status == LB_STATUS_OK)
+        add_engines(&plan, n_engines);
+    *text = plan.plan_text;
+    *json = plan.plan_json;
     lb_work_free(r.work);
     lb_dataset_free(r.dataset);
     end(&r);

@@ -30,7 +30,7 @@ typedef struct lb_run_params {
     bool resume;             /* go on with the run whose CSV is out; one that has no journal yet begins */
     bool keep_failed;        /* resuming: questions that could not be asked are not asked again */
     lb_clip_params clip;     /* tile_size is taken from the model */
-    int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 */
+    int n_decoders, n_ahead; /* clips decoded at once and kept ready; 0: 2 and 3 for each engine (queue.c) */
     lb_child_params child;
     double
         deadline_s; /* a question's, from its path to its answer; 0: none. child.engine.deadlines must be set with it */
@@ -75,8 +75,10 @@ typedef struct lb_run_observer {
     void *user;
 } lb_run_observer;
 
-/* The memory plan of a run, as a table and as JSON, from malloc, without loading a weight. Errors: DOES_NOT_FIT (both
- * are there all the same), faults of the questions file as in lb_run_answer, those of the models' headers. */
+/* The memory plan of a run, as a table and as JSON, from malloc, without loading a weight; and how many engines would
+ * answer at once, if all others find their devices like the first one's. Errors: DOES_NOT_FIT, INVALID_ARGUMENT (more
+ * engines asked for than there can be; table and JSON are there all the same), faults of the questions file as in
+ * lb_run_answer, those of the models' headers. */
 lb_status lb_run_plan(const lb_run_params *params, const lb_run_observer *observer, char **text, char **json,
                       lb_error *error);
 

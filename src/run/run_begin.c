@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /* The files that the answers come from; those that are missing the engine child tells of. */
@@ -71,6 +72,14 @@ lb_status lb_run_find_work(lb_run *r, lb_error *error) {
     return status;
 }
 
+/* A device can be broken, or full of what does not say so, while the others would do: which one that is only the user
+ * can tell. */
+static void name_other_devices(const lb_lane *lane, lb_error *error) {
+    const char *names = lane->order.names, *others = strchr(names, ',');
+    if (error->status == LB_STATUS_CHILD_DIED && others)
+        lb_error_add(error, "; if it is %.*s, --device %s leaves that out", (int)(others - names), names, others + 1);
+}
+
 lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
     if (r->observer.loading)
         r->observer.loading(r->observer.user);
@@ -85,8 +94,10 @@ lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
         lane->child_params.engine.n_retries++;
         status = lb_lane_open(lane, r->params->cancel, error);
     }
-    if (status != LB_STATUS_OK)
+    if (status != LB_STATUS_OK) {
+        name_other_devices(lane, error);
         return status;
+    }
     r->result->n_engines = 1;
     r->result->engine = *lb_child_get_state(lane->child);
     if (r->observer.loaded)

@@ -18,6 +18,8 @@ static void end_run(lb_run *r, const lb_error *error) {
     if (!r->ended)
         r->journal_error = *error;
     r->ended = true;
+    for (int i = 0; i < r->n_lanes; i++)
+        r->lane[i].called = true; /* none waits for a clip any more */
     pthread_cond_broadcast(&r->changed);
 }
 
@@ -78,13 +80,16 @@ void lb_run_store_failure(lb_lane *lane, size_t index, const char *message) {
 bool lb_run_bind_video(lb_run *r, const lb_video_group *group, const lb_clip *clip) {
     lb_error error = {0};
     pthread_mutex_lock(&r->mutex);
-    r->result->n_videos++;
-    r->result->n_cached += clip->seen_fd >= 0;
-    error.status = lb_resume_bind_video(&r->resume, r->journal, group, &clip->content, &error);
-    if (error.status != LB_STATUS_OK)
-        end_run(r, &error);
+    if (!r->ended) {
+        r->result->n_videos++;
+        r->result->n_cached += clip->seen_fd >= 0;
+        error.status = lb_resume_bind_video(&r->resume, r->journal, group, &clip->content, &error);
+        if (error.status != LB_STATUS_OK)
+            end_run(r, &error);
+    }
+    const bool goes_on = !r->ended;
     pthread_mutex_unlock(&r->mutex);
-    return !r->ended;
+    return goes_on;
 }
 
 void lb_run_finish_sources(lb_run *r) {

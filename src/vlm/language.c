@@ -40,8 +40,14 @@ lb_status lb_language_check_header(const lb_gguf *file, const char *path, char *
     return LB_STATUS_OK;
 }
 
-struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_device *devices, int n_devices,
-                                                   int n_layer, lb_language_scratch *scratch) {
+bool lb_language_has_output(const lb_gguf *file) {
+    lb_gguf_tensor t;
+    return lb_gguf_find(file, "output.weight", &t);
+}
+
+struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_gguf *file,
+                                                   const lb_device *devices, int n_devices, int n_layer,
+                                                   lb_language_scratch *scratch) {
     const lb_vlm_layout *layout = &params->layout;
     struct llama_model_params p = llama_model_default_params();
     const bool on_cpu = devices[0].is_cpu;
@@ -80,12 +86,15 @@ struct llama_model_params lb_language_model_params(const lb_vlm_params *params, 
         ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(devices[0].handle);
         /* Of a mapped file libllama takes no pinned memory, and what is not pinned crosses at a seventh of the speed.
          * The token embeddings, which nothing here reads through libllama, are not pinned: they only have to be
-         * somewhere. */
+         * somewhere. Where they are the output matrix as well, libllama's copy of that has their name and would stay
+         * here, too: then they are pinned like the layers, and the copy is on the device. */
         if (host)
             p.load_mode = LLAMA_LOAD_MODE_NONE;
         scratch->override[0] = (struct llama_model_tensor_buft_override){scratch->pattern, host ? host : cpu};
-        scratch->override[1] = (struct llama_model_tensor_buft_override){"^token_embd\\.weight$", cpu};
-        scratch->override[2] = (struct llama_model_tensor_buft_override){NULL, NULL};
+        int n_overrides = 1;
+        if (lb_language_has_output(file))
+            scratch->override[n_overrides++] = (struct llama_model_tensor_buft_override){"^token_embd\\.weight$", cpu};
+        scratch->override[n_overrides] = (struct llama_model_tensor_buft_override){NULL, NULL};
         p.tensor_buft_overrides = scratch->override;
     }
     return p;
@@ -99,8 +108,8 @@ static void names_of(const lb_language *language, const char **names) {
 static lb_status load_model(lb_language *language, int n_layer, lb_error *error) {
     const char *path = language->params.model_path, *names[LB_DEVICES_MAX];
     lb_language_scratch scratch;
-    struct llama_model_params params =
-        lb_language_model_params(&language->params, language->device, language->n_devices, n_layer, &scratch);
+    struct llama_model_params params = lb_language_model_params(&language->params, language->file, language->device,
+                                                                language->n_devices, n_layer, &scratch);
     lb_llama_log_route();
     (void)lb_nn_last_log_error(); /* of something else */
     names_of(language, names);

@@ -44,8 +44,11 @@ typedef struct lb_language_scratch {
     struct llama_model_tensor_buft_override override[3];
     char pattern[512];
 } lb_language_scratch;
-struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_device *devices, int n_devices,
-                                                   int n_layer, lb_language_scratch *scratch);
+struct llama_model_params lb_language_model_params(const lb_vlm_params *params, const lb_gguf *file,
+                                                   const lb_device *devices, int n_devices, int n_layer,
+                                                   lb_language_scratch *scratch);
+/* False: the token embeddings are the output matrix as well ("tied"). */
+bool lb_language_has_output(const lb_gguf *file);
 struct llama_context_params lb_language_context_params(const lb_vlm_params *params, const lb_device *device,
                                                        int64_t n_cells);
 enum {

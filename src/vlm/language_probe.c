@@ -96,11 +96,6 @@ static void quantized(lb_gguf_tensor *t, int bits, bool is_output) {
     t->n_bytes = ggml_row_size((enum ggml_type)t->type, t->ne[0]) * (size_t)t->ne[1];
 }
 
-static bool has_output(const lb_gguf *file) {
-    lb_gguf_tensor t;
-    return lb_gguf_find(file, "output.weight", &t);
-}
-
 /* On the CPU libllama's buffer is the part of the mapped file from the first tensor to the last. Of a file that is
  * still to be made: its tensors one after the other. */
 static size_t mapped_bytes(const lb_gguf *file, int bits) {
@@ -147,7 +142,7 @@ static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *lay
             quantized(&copy, layout->weight_bits, true);
             sizes->host_weights += tensor_bytes(host, &copy);
         }
-        if (is_embd && !has_output(probe->file))
+        if (is_embd && !lb_language_has_output(probe->file))
             layer = n_layer; /* tied: the output has a copy of its own on the device */
         if (layer < 0)
             continue;
@@ -202,7 +197,7 @@ static lb_status simulate(lb_language_probe *probe, const lb_vlm_params *params,
     probe->kept[place].model = NULL;
     lb_language_scratch scratch;
     struct llama_model_params p =
-        lb_language_model_params(params, probe->device, probe->n_devices, probe->shape.n_layer, &scratch);
+        lb_language_model_params(params, probe->file, probe->device, probe->n_devices, probe->shape.n_layer, &scratch);
     p.no_alloc = true;
     p.load_mode = LLAMA_LOAD_MODE_NONE;
     /* Without the vocabulary, whose reading is most of the time: its size alone decides over memory. */

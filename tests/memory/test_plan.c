@@ -344,6 +344,36 @@ static void test_smallest_budget_of_several_fits(void **state) {
         }
 }
 
+/* What is shown of a plan that does not fit is the one that comes nearest, also where no smaller steps are left to try.
+ */
+static void test_what_does_not_fit_is_shown_as_small_as_can_be(void **state) {
+    (void)state;
+    for (int n_ubatch = 16; n_ubatch <= 512; n_ubatch *= 2)
+        for (int n_devices = 1; n_devices <= 2; n_devices++) {
+            lb_plan_request r = request_of(n_devices, 1, 0, false);
+            r.n_ubatch = n_ubatch;
+            r.fixed_ubatch = true;
+            const size_t smallest = smallest_of(&r);
+            if (plan.choice.n_devices > 1) /* no layers on the host then */
+                continue;
+            assert_int_equal(plan.choice.n_host_layers, N_LAYER);
+            assert_int_equal(plan.choice.n_ubatch, n_ubatch < 64 ? n_ubatch : 64);
+            assert_int_equal(plan.peak_bytes[0], smallest);
+        }
+}
+
+/* The largest that the options take: more tokens than an int counts. Nothing here may overflow. */
+static void test_as_much_as_options_take(void **state) {
+    (void)state;
+    lb_plan_request r = request_of(1, 4 * GIB, 0, true);
+    r.n_frames = 1024;
+    r.crops_per_frame = 1 << 14;
+    lb_error error = {0};
+    assert_int_equal(make(&r, &error), LB_STATUS_DOES_NOT_FIT);
+    assert_int_equal(plan.n_tokens, INT32_MAX);
+    assert_true(plan.choice.n_host_layers == N_LAYER && plan.smallest_bytes > 4 * GIB);
+}
+
 static void test_devices(void **state) {
     (void)state;
     lb_error error = {0};
@@ -400,6 +430,8 @@ int main(void) {
         cmocka_unit_test(test_host_layers_cross_seldom),
         cmocka_unit_test(test_smallest_budget_fits),
         cmocka_unit_test(test_smallest_budget_of_several_fits),
+        cmocka_unit_test(test_what_does_not_fit_is_shown_as_small_as_can_be),
+        cmocka_unit_test(test_as_much_as_options_take),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_the_sizers_error_comes_through),
     };

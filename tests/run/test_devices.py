@@ -196,6 +196,17 @@ class Devices(harness.Test):
                      "wait in pinned host memory", "questions in flight", "stay in host memory and cross"):
             self.assertIn(word, steps)
 
+    def test_tied_output(self):
+        """Token embeddings that are the output matrix as well: the device has a copy, also where layers wait on the host."""
+        model = harness.make_model("--layers", "24", "--image-size", "112", "--tied")
+        small = ("--answer", "letter", "--prompt", self.write("prompt.txt", "{frames}\n{question}\n{choices}"), EXACT)
+        reference = self.ask(LARGE, "--device", "cpu", *small, model=model)
+        for vram, on_host in (("200MiB", False), ("8MiB", False), ("5MiB", True)):
+            run = self.ask(LARGE, "--device", "fake0", "--vram", vram, *small, model=model)
+            self.assert_same(run, reference)
+            plan = self.assert_planned(run, LARGE, f"tied {vram}")
+            self.assertEqual(plan["choice"]["n_host_layers"] > 0, on_host, plan["choice"])
+
     @unittest.skipIf(SANITIZED, "what test_budgets_go_down runs, but for one operation, and slow")
     def test_budgets_go_down_with_flash_attention(self):
         self.assertIn("stay in host memory and cross", self.descend())
@@ -221,6 +232,12 @@ class Devices(harness.Test):
                   ", ".join(f"{name} {mark / MIB:.2f} MiB" for name, mark in run.marks.items()))
         run = self.ask("6MiB", "--device", "fake0", "--vram", "200MiB", EXACT)
         self.assertEqual(run.status, 4, run)
+        # not even for the weights, which are allocated first
+        small = ("--max-new-tokens", "4", "--prompt", self.write("prompt.txt", "{frames}\n{question}\n{choices}"))
+        model = harness.make_model("--layers", "24", "--image-size", "112")  # more weights than anything else
+        run = self.ask("5MiB", "--device", "fake0", "--vram", "200MiB", EXACT, *small, model=model)
+        self.assert_same(run, self.ask(LARGE, "--device", "cpu", EXACT, *small, model=model))
+        self.assertIn("unable to allocate FAKE0 buffer", run.err)
 
     def test_taken_by_another_process(self):
         """While it runs: the context, which is made anew for each video, has no room any more."""
