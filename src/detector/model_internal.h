@@ -185,9 +185,10 @@ typedef struct lb_gdino_graph {
     bool half;  /* BY_CUDA: what goes into products is f16 */
     lb_op *ops; /* in no order; they live as long as the graph */
     int n_ops;
-    bool exact;  /* no product in tf32 */
-    bool watch;  /* keep the named intermediates: tests compare them */
-    bool failed; /* memory for a constant was short */
+    lb_op nowhere; /* the one that is written to when there is no memory for ops */
+    bool exact;    /* no product in tf32 */
+    bool watch;    /* keep the named intermediates: tests compare them */
+    bool failed;   /* memory for a constant or the operations was short */
 } lb_gdino_graph;
 
 /* graph.c. Starts with nothing allocated; lb_gdino_graph_constants allocates and fills the constants. */

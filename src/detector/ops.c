@@ -23,9 +23,9 @@ static lb_op *new_op(lb_gdino_graph *g, lb_op_kind kind) {
     if (!g->ops)
         g->ops = calloc(N_OPS, sizeof *g->ops);
     if (!g->ops || g->n_ops == N_OPS) {
-        static lb_op nowhere; /* the graph is not run */
-        g->failed = true;
-        return &nowhere;
+        g->failed = true; /* the graph is not run; what an operation before left here is of another place in it */
+        g->nowhere = (lb_op){.kind = kind};
+        return &g->nowhere;
     }
     lb_op *op = &g->ops[g->n_ops++];
     op->kind = kind;
