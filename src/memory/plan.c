@@ -1,10 +1,9 @@
 /* The search for a choice that fits. Pure arithmetic: sizes come from the sizer. */
-#include "memory/plan.h"
+#include "memory/plan_internal.h"
 
 #include "base/error.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,75 +28,6 @@ typedef struct search {
     lb_error *error;
 } search;
 
-static void note(lb_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void note(lb_plan *plan, const char *format, ...) {
-    if (plan->n_steps == LB_PLAN_STEPS_MAX)
-        return;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(plan->step[plan->n_steps++], sizeof plan->step[0], format, args);
-    va_end(args);
-}
-
-/* Who is where in which phase. */
-static void fill(lb_plan *plan, const lb_plan_sizes *s) {
-    const lb_plan_choice *c = &plan->choice;
-    const lb_plan_request *r = &plan->request;
-    const bool vision_rests = c->rest_compute || c->rest_weights;
-    memset(plan->bytes, 0, sizeof plan->bytes);
-    for (int d = 0; d < c->n_devices; d++) {
-        const bool vision = d == c->vision_device, detector = vision && r->detector;
-        for (int p = 0; p < LB_PHASE_COUNT; p++) {
-            const bool loads = p == LB_PHASE_LOAD, speaks = p == LB_PHASE_PROMPT || p == LB_PHASE_GENERATE;
-            const bool encodes = p == LB_PHASE_ENCODE, detects = p == LB_PHASE_DETECT;
-            size_t *b = plan->bytes[d][p];
-            size_t pools = s->churn[d];
-            b[LB_COMPONENT_LANGUAGE_WEIGHTS] = s->language_weights[d];
-            /* the context is made when all weights are there: it belongs to the next phase then */
-            if (speaks || (!c->rest_context && !loads)) {
-                b[LB_COMPONENT_LANGUAGE_KV] = s->kv[d];
-                b[LB_COMPONENT_LANGUAGE_COMPUTE] = s->language_compute[d];
-                pools += s->language_pool[d];
-            }
-            /* at load the encoder is warmed up */
-            if (vision && (!c->rest_weights || encodes || loads))
-                b[LB_COMPONENT_VISION_WEIGHTS] = s->vision_weights;
-            if (vision && (!vision_rests || encodes || loads))
-                b[LB_COMPONENT_VISION_COMPUTE] = s->vision_compute;
-            if (vision && (!c->rest_compute || encodes || loads))
-                pools += s->vision_pool;
-            if (detector) {
-                b[LB_COMPONENT_DETECTOR_WEIGHTS] = s->detector_text + (loads ? s->text_encoder : 0);
-                if (detects || !c->rest_weights)
-                    b[LB_COMPONENT_DETECTOR_WEIGHTS] += s->detector_weights;
-                if (detects || (!vision_rests && !loads)) /* the pictures' sizes come with the first video */
-                    b[LB_COMPONENT_DETECTOR_COMPUTE] = s->detector_compute;
-                if (loads && s->text_encoder_compute > b[LB_COMPONENT_DETECTOR_COMPUTE])
-                    b[LB_COMPONENT_DETECTOR_COMPUTE] = s->text_encoder_compute;
-                if (detects || !c->rest_compute)
-                    pools += s->detector_pool;
-            }
-            b[LB_COMPONENT_LIBRARIES] = r->device[d].context_bytes + pools;
-        }
-    }
-    plan->fits = true;
-    for (int d = 0; d < c->n_devices; d++) {
-        plan->peak_bytes[d] = 0;
-        for (int p = 0; p < LB_PHASE_COUNT; p++) {
-            size_t sum = 0;
-            for (int i = 0; i < LB_COMPONENT_COUNT; i++)
-                sum += plan->bytes[d][p][i];
-            if (sum > plan->peak_bytes[d] && (p != LB_PHASE_DETECT || r->detector)) {
-                plan->peak_bytes[d] = sum;
-                plan->peak_phase[d] = (lb_phase)p;
-            }
-        }
-        plan->fits &= plan->peak_bytes[d] <= r->device[d].budget_bytes;
-    }
-    plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] =
-        s->host_layer_weights + (c->rest_weights ? s->vision_weights + (r->detector ? s->detector_weights : 0) : 0);
-}
-
 /* Puts a choice into the plan; true when it fits (false too when the sizer failed: search.status). */
 static bool try(search *x, const lb_plan_choice *choice) {
     lb_plan *plan = x->plan;
@@ -108,130 +38,19 @@ static bool try(search *x, const lb_plan_choice *choice) {
         x->status = x->sizer->sizes(x->sizer->user, &plan->choice, &sizes, x->error);
     if (x->status != LB_STATUS_OK)
         return false;
-    fill(plan, &sizes);
+    lb_plan_fill(plan, &sizes);
     return plan->fits;
-}
-
-/* The ways to fit, in the order in which they are taken: first those that leave every number as it is, the cheapest
- * first (docs/memory.md has what they cost), then those that round otherwise, then what the user allows, then the
- * layers on the host. */
-typedef enum way {
-    WAY_REST_COMPUTE,
-    WAY_REST_WEIGHTS,
-    WAY_REST_CONTEXT,
-    WAY_TILE_BATCH,
-    WAY_FRAME_BATCH,
-    WAY_N_PARALLEL,
-    WAY_N_UBATCH,
-    WAY_WEIGHTS_Q8,
-    WAY_KV_Q8,
-    WAY_WEIGHTS_Q4,
-    WAY_FEWER_CROPS,
-    WAY_FEWER_TILES,
-    WAY_COUNT
-} way;
-
-static bool halve(int *value, int least) {
-    if (*value <= least)
-        return false;
-    *value = *value / 2 > least ? *value / 2 : least;
-    return true;
-}
-
-enum {
-    UBATCH_LEAST = 64,
-    UBATCH_MOST = 2048 /* larger ones gain nothing, and libllama is slower with them */
-};
-
-/* One step of a way further; false when it is at its end or not allowed. */
-static bool advance(const lb_plan_request *r, way w, lb_plan_choice *c) {
-    switch (w) {
-    case WAY_REST_COMPUTE:
-        return !c->rest_compute && (c->rest_compute = true);
-    case WAY_REST_CONTEXT:
-        return !c->rest_context && (c->rest_context = true);
-    case WAY_TILE_BATCH:
-        return halve(&c->tile_batch, 1);
-    case WAY_FRAME_BATCH:
-        return r->detector && halve(&c->frame_batch, 1);
-    case WAY_N_UBATCH:
-        return halve(&c->n_ubatch, UBATCH_LEAST);
-    case WAY_REST_WEIGHTS:
-        return !c->rest_weights && (c->rest_weights = true);
-    case WAY_N_PARALLEL:
-        return r->reuse && halve(&c->n_parallel, 1);
-    case WAY_WEIGHTS_Q8:
-        return (r->allow & LB_ALLOW_WEIGHTS_Q8) && c->weight_bits == 0 && (c->weight_bits = 8);
-    case WAY_KV_Q8:
-        return (r->allow & LB_ALLOW_KV_Q8) && !c->kv_q8 && (c->kv_q8 = true);
-    case WAY_WEIGHTS_Q4:
-        return (r->allow & LB_ALLOW_WEIGHTS_Q4) && c->weight_bits != 4 && (c->weight_bits = 4);
-    case WAY_FEWER_CROPS:
-        if (!(r->allow & LB_ALLOW_FEWER_CROPS) || c->crops_per_frame == 0)
-            return false;
-        c->crops_per_frame--;
-        return true;
-    case WAY_FEWER_TILES:
-        if (!(r->allow & LB_ALLOW_FEWER_TILES) || c->tiles_per_frame <= 1)
-            return false;
-        c->tiles_per_frame -= c->tiles_per_frame == 3 ? 2 : 1; /* of two tiles one is the thumbnail of the other */
-        return true;
-    case WAY_COUNT:
-        break;
-    }
-    return false;
-}
-
-/* Sets back what a way changed to what it is in `to`. */
-static void restore(way w, lb_plan_choice *c, const lb_plan_choice *to) {
-    switch (w) {
-    case WAY_REST_COMPUTE:
-        c->rest_compute = to->rest_compute;
-        break;
-    case WAY_REST_CONTEXT:
-        c->rest_context = to->rest_context;
-        break;
-    case WAY_TILE_BATCH:
-        c->tile_batch = to->tile_batch;
-        break;
-    case WAY_FRAME_BATCH:
-        c->frame_batch = to->frame_batch;
-        break;
-    case WAY_N_UBATCH:
-        c->n_ubatch = to->n_ubatch;
-        break;
-    case WAY_REST_WEIGHTS:
-        c->rest_weights = to->rest_weights;
-        break;
-    case WAY_N_PARALLEL:
-        c->n_parallel = to->n_parallel;
-        break;
-    case WAY_WEIGHTS_Q8:
-    case WAY_WEIGHTS_Q4:
-        c->weight_bits = to->weight_bits;
-        break;
-    case WAY_KV_Q8:
-        c->kv_q8 = to->kv_q8;
-        break;
-    case WAY_FEWER_CROPS:
-        c->crops_per_frame = to->crops_per_frame;
-        break;
-    case WAY_FEWER_TILES:
-        c->tiles_per_frame = to->tiles_per_frame;
-        break;
-    case WAY_COUNT:
-        break;
-    }
 }
 
 /* Takes back, dearest first, what turned out not to be needed. */
 static void relax(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
-    static const way dearest[] = {WAY_FEWER_TILES, WAY_FEWER_CROPS,  WAY_WEIGHTS_Q4,   WAY_KV_Q8,
-                                  WAY_WEIGHTS_Q8,  WAY_N_UBATCH,     WAY_N_PARALLEL,   WAY_FRAME_BATCH,
-                                  WAY_TILE_BATCH,  WAY_REST_CONTEXT, WAY_REST_WEIGHTS, WAY_REST_COMPUTE};
+    static const lb_plan_way dearest[] = {LB_WAY_FEWER_TILES,  LB_WAY_FEWER_CROPS,  LB_WAY_WEIGHTS_Q4,
+                                          LB_WAY_KV_Q8,        LB_WAY_WEIGHTS_Q8,   LB_WAY_N_UBATCH,
+                                          LB_WAY_N_PARALLEL,   LB_WAY_FRAME_BATCH,  LB_WAY_TILE_BATCH,
+                                          LB_WAY_REST_CONTEXT, LB_WAY_REST_WEIGHTS, LB_WAY_REST_COMPUTE};
     for (size_t i = 0; i < sizeof dearest / sizeof *dearest && x->status == LB_STATUS_OK; i++) {
         lb_plan_choice less = *c;
-        if (dearest[i] == WAY_WEIGHTS_Q4 && c->weight_bits == 4 && (x->request->allow & LB_ALLOW_WEIGHTS_Q8)) {
+        if (dearest[i] == LB_WAY_WEIGHTS_Q4 && c->weight_bits == 4 && (x->request->allow & LB_ALLOW_WEIGHTS_Q8)) {
             less.weight_bits = 8;
             if (try(x, &less)) {
                 *c = less;
@@ -239,7 +58,7 @@ static void relax(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
             }
             less = *c;
         }
-        restore(dearest[i], &less, start);
+        lb_plan_restore(dearest[i], &less, start);
         if (memcmp(&less, c, sizeof less) != 0 && try(x, &less))
             *c = less;
     }
@@ -305,51 +124,6 @@ static bool spread(search *x, lb_plan_choice *c, int n, bool some) {
     return true;
 }
 
-static void describe(const lb_plan_request *r, const lb_plan_choice *s, lb_plan *plan) {
-    const lb_plan_choice *c = &plan->choice;
-    int n_speak = 0, speaks = 0;
-    for (int d = 0; d < c->n_devices; d++)
-        if (c->n_layers_on[d] > 0)
-            n_speak++, speaks = d;
-    if (n_speak > 1)
-        note(plan, "the language model is spread over %d devices", n_speak);
-    else if (c->n_devices > 1)
-        note(plan, "the language model has a device of its own, number %d", speaks + 1);
-    if (c->rest_compute && !s->rest_compute)
-        note(plan, "%s: on the device only while they work",
-             r->detector ? "detector's and vision encoder's activations and pool take turns"
-                         : "vision encoder's activations and pool");
-    if (c->rest_context && !s->rest_context)
-        note(plan, "KV cache and language activations are made for each video after its pictures are encoded");
-    if (c->tile_batch != s->tile_batch)
-        note(plan, "%d tiles in a batch in place of %d", c->tile_batch, s->tile_batch);
-    if (c->frame_batch != s->frame_batch)
-        note(plan, "%d frames in the detector's batch in place of %d", c->frame_batch, s->frame_batch);
-    if (c->n_ubatch != s->n_ubatch)
-        note(plan, "%d prompt tokens in a step in place of %d", c->n_ubatch, s->n_ubatch);
-    if (c->rest_weights && !s->rest_weights)
-        note(plan, "vision%s weights wait in pinned host memory between their uses",
-             r->detector ? " and detector" : "");
-    if (c->n_parallel != s->n_parallel)
-        note(plan, "%d questions in flight in place of %d", c->n_parallel, s->n_parallel);
-    if (c->weight_bits)
-        note(plan, "%d-bit weights (%s; may change answers)", c->weight_bits,
-             c->weight_bits == s->weight_bits ? "asked for" : "allowed");
-    if (c->kv_q8)
-        note(plan, "q8_0 KV cache (%s; may change answers)", s->kv_q8 ? "asked for" : "allowed");
-    if (c->crops_per_frame != s->crops_per_frame)
-        note(plan, "at most %d crops a frame in place of %d (allowed; may change answers)", c->crops_per_frame,
-             s->crops_per_frame);
-    if (c->tiles_per_frame != s->tiles_per_frame)
-        note(plan, "at most %d tiles a frame in place of %d (allowed; may change answers)", c->tiles_per_frame,
-             s->tiles_per_frame);
-    if (c->n_host_layers > 0)
-        note(plan, "weights of %d of %d layers stay in host memory and cross for each step", c->n_host_layers,
-             r->n_layer);
-    plan->changes_answers = c->weight_bits != 0 || c->kv_q8 || c->crops_per_frame != s->crops_per_frame ||
-                            c->tiles_per_frame != s->tiles_per_frame;
-}
-
 static size_t highest_peak(const lb_plan *plan) {
     size_t most = 0;
     for (int d = 0; d < plan->choice.n_devices; d++)
@@ -379,7 +153,7 @@ static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *sta
     const lb_plan_request *r = x->request;
     const int64_t n_tokens =
         (int64_t)r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
-    const int most = r->fixed_ubatch || start->n_ubatch > UBATCH_MOST ? start->n_ubatch : UBATCH_MOST;
+    const int most = r->fixed_ubatch || start->n_ubatch > LB_UBATCH_MOST ? start->n_ubatch : LB_UBATCH_MOST;
     int64_t fewest = 0;
     lb_plan_choice best = *c;
     for (int size = start->n_ubatch; size <= most; size *= 2) {
@@ -399,7 +173,7 @@ static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *sta
         best.n_ubatch = size;
         if (fewest_on_host(x, &best))
             fewest = 1;
-        else if (!halve(&size, UBATCH_LEAST))
+        else if (!lb_plan_halve(&size, LB_UBATCH_LEAST))
             break;
     }
     *c = best;
@@ -411,8 +185,8 @@ static bool fit(search *x, lb_plan_choice *c) {
     const lb_plan_request *r = x->request;
     lb_plan_choice start = *c;
     bool fits = try(x, c);
-    for (int w = 0; w < WAY_COUNT && !fits && x->status == LB_STATUS_OK; w++)
-        while (!fits && x->status == LB_STATUS_OK && advance(r, (way)w, c))
+    for (int w = 0; w < LB_WAY_COUNT && !fits && x->status == LB_STATUS_OK; w++)
+        while (!fits && x->status == LB_STATUS_OK && lb_plan_advance(r, (lb_plan_way)w, c))
             fits = try(x, c);
     if (!fits && c->n_devices == 1 && !r->device[0].is_cpu && x->status == LB_STATUS_OK) {
         fits = rest_on_host(x, c, &start);
@@ -441,8 +215,8 @@ static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice)
             fits = (n == 1 || spread(x, choice, n, false)) && try(x, choice);
         }
         lb_plan_choice tight = *start;
-        for (int w = 0; w <= WAY_N_UBATCH; w++)
-            while (advance(r, (way)w, &tight))
+        for (int w = 0; w <= LB_WAY_N_UBATCH; w++)
+            while (lb_plan_advance(r, (lb_plan_way)w, &tight))
                 ;
         for (int k = 0; k < 2 && !fits && x->status == LB_STATUS_OK; k++) {
             lb_plan_choice spread_as = k == 0 ? *start : tight;
@@ -495,7 +269,7 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
     if (x.status != LB_STATUS_OK)
         return x.status;
     try(&x, fits ? &choice : &x.nearest); /* the last one tried may be another */
-    describe(request, &start, plan);
+    lb_plan_describe(request, &start, plan);
     plan->n_tiles = request->n_frames * (plan->choice.tiles_per_frame + plan->choice.crops_per_frame);
     const int64_t n_tokens =
         (int64_t)plan->n_tiles * request->tokens_per_tile + request->text_tokens + request->question_tokens;
