@@ -12,6 +12,8 @@
  * a file with the names of devices that can hold models but not compute: the process aborts, as it does when a card
  * falls off the bus; "FAKE1:20": not before its twentieth graph. It, too, may be written while lowbeam runs.
  * LOWBEAM_FAKE_GPU_MS: each graph takes so many milliseconds at least, and no processor meanwhile.
+ * LOWBEAM_FAKE_GPU_TOGETHER="2:FILE": what comes after a device's second graph, which opening a model takes, waits
+ * until two devices have come so far; the file counts them.
  *
  * As CUDA's devices, in what decides over memory: buffers that are not the host's, aligned to 128 bytes, quantized rows
  * padded to 512 values, an allocation that does not fit gives NULL and an error in the log, host layers' large products
@@ -28,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void ggml_log_internal(enum ggml_log_level level, const char *format, ...); /* of ggml's library, in no header there */
@@ -240,9 +243,28 @@ static void check_is_not_lost(fake *f) {
         fclose(file);
 }
 
+static void wait_for_others(const fake *f) {
+    enum { OPENED = 2, LONGEST_S = 60 };
+    const char *text = getenv("LOWBEAM_FAKE_GPU_TOGETHER"), *path = text ? strchr(text, ':') : NULL;
+    if (!path || f->n_graphs < OPENED)
+        return;
+    path++;
+    if (f->n_graphs == OPENED) {
+        const int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (fd < 0 || write(fd, "x", 1) != 1)
+            abort();
+        close(fd);
+        return;
+    }
+    struct stat st = {0};
+    for (int i = 0; i < LONGEST_S * 500 && (stat(path, &st) != 0 || st.st_size < atoi(text)); i++)
+        usleep(2000);
+}
+
 static enum ggml_status backend_compute(ggml_backend_t backend, struct ggml_cgraph *graph) {
     fake *f = backend->device->context;
     check_is_not_lost(f);
+    wait_for_others(f);
     const char *slow = getenv("LOWBEAM_FAKE_GPU_MS");
     if (slow)
         usleep((useconds_t)atoi(slow) * 1000);

@@ -19,7 +19,7 @@ import test_storage
 FAKE, MIB, LARGE = test_devices.FAKE, test_devices.MIB, test_devices.LARGE
 EXACT = "--exact"  # answers of the CPU and of pretended devices are compared
 N_VIDEOS = 12
-MS = 20  # a graph: engines are being waited for, as with real ones, and not this machine's two cores
+MS = 10  # a graph: engines are being waited for, as with real ones, and not this machine's two cores
 SLOW = {"LOWBEAM_FAKE_GPU_MS": "120" if test_devices.SANITIZED else "40"}  # something is done to the run meanwhile
 TWO, THREE = f"{LARGE},{LARGE}", f"{LARGE},{LARGE},{LARGE}"
 SIDE = 112  # of a tile in pixels: 16 tokens. What several engines do is the same with small pictures and takes a tenth of the time
@@ -58,6 +58,10 @@ class Engines(harness.Test):
                 with open(name, encoding="utf-8") as file:  # the last line may not be whole yet
                     found.extend(read(line) for line in file if line.endswith("\n"))
         return lines, events
+
+    def together(self, n):
+        """The environment in which so many engines begin their first videos at the same time."""
+        return {"LOWBEAM_FAKE_GPU_TOGETHER": f"{n}:" + self.path(f"opened{self.n_runs}")}
 
     def ask(self, gpus, *options, env=None, file=None, **more):
         options, env = self.prepare(gpus, options, env)
@@ -170,7 +174,7 @@ class Engines(harness.Test):
         self.assert_shared(one, "FAKE0")
         self.assertNotIn("Engine", one.out, one)
         for gpus, n, options in ((TWO, 2, ()), (THREE, 3, ()), (THREE, 2, ("--engines", "2"))):
-            run = self.ask(gpus, *BUDGET, *options)
+            run = self.ask(gpus, *BUDGET, *options, env=self.together(n))
             self.assert_same(run, reference, most=0)
             self.assert_shared(run, *(f"FAKE{i}" for i in range(n)))
             self.assertIn(f"Engines: {n} side by side\n", run.out, run)
@@ -246,12 +250,12 @@ class Engines(harness.Test):
     def test_a_device_that_is_too_small(self):
         reference = self.reference()
         for vram, words in (("200MiB,2MiB", ("smallest --vram",)), ("200MiB,5MiB", ("other answers",))):
-            run = self.ask(TWO, "--device", "auto", "--vram", vram)
+            run = self.ask(TWO, "--device", "auto", "--vram", vram, env=SLOW)
             self.assert_same(run, reference)
             self.assert_left_out(run, "engine 2 (FAKE1)", "goes on with 1 engine", *words)
             self.assertEqual(run.complaints(), [line for line in run.err.splitlines() if "left out" in line], run)
             self.assert_shared(run, "FAKE0")
-        run = self.ask(THREE, "--device", "auto", "--vram", "200MiB,2MiB,200MiB")  # the last one in the order of size
+        run = self.ask(THREE, "--device", "auto", "--vram", "200MiB,2MiB,200MiB", env=SLOW)  # the last one in the order of size
         self.assert_same(run, reference)
         self.assert_left_out(run, "engine 3 (FAKE1)", "goes on with 2 engines")
         self.assert_shared(run, "FAKE0", "FAKE2")
@@ -340,13 +344,14 @@ class Engines(harness.Test):
         # the first two graphs are computed when an engine opens
         cases = ((TWO, ["FAKE1:3"]), (TWO, ["FAKE0:9"]), (THREE, ["FAKE0:3", "FAKE2:3"]))
         # room for one clip: that of a video that is given back must not be waited for by who could take it
-        processes = [self.begin(gpus, *BUDGET, "--cache", str(CLIP), env=self.lost(*lost)) for gpus, lost in cases]
+        processes = [self.begin(gpus, *BUDGET, "--cache", str(CLIP), env={**self.lost(*lost), **self.together(1 + gpus.count(","))})
+                     for gpus, lost in cases]
         for (_, lost), process in zip(cases, processes):
             run = self.look(self.finish(process))
             self.assert_same(run, reference)
             for name in lost:
                 self.assertIn(name.split(":")[0] + " is lost", run.err)
-        process = self.begin(TWO, *BUDGET, env=self.lost())
+        process = self.begin(TWO, *BUDGET, env={**self.lost(), **SLOW})
         self.wait_for_answers(process, 6)
         os.replace(self.write("lost.new", "FAKE0"), self.path("lost "))
         self.assert_same(self.look(self.finish(process)), reference)
@@ -383,7 +388,7 @@ class Engines(harness.Test):
     def test_a_question_that_kills(self):
         """It is lost alone, after no more engines than that takes."""
         reference = self.reference()
-        run = self.ask(TWO, *BUDGET, env={"LOWBEAM_TEST_FAULT": "abort:q5_0"})
+        run = self.ask(TWO, *BUDGET, env={"LOWBEAM_TEST_FAULT": "abort:q5_0", **self.together(2)})
         self.assertEqual(run.status, 3, run)
         self.assert_fallback(run, "q5_0", "test fault at question q5_0")
         answers, expected = run.answers(), reference["answers"]
@@ -426,7 +431,7 @@ class Engines(harness.Test):
     def test_resumed(self):
         reference = self.reference()
         for kill in (signal.SIGINT, signal.SIGKILL):
-            process = self.begin(TWO, *BUDGET)
+            process = self.begin(TWO, *BUDGET, env={**SLOW, **self.together(2)})
             self.wait_for_answers(process, 5)
             engines = self.engines_of(process)
             process.send_signal(kill)
@@ -455,9 +460,9 @@ class Engines(harness.Test):
         """A clip's room for all lanes together: they take turns. Less --ram than two engines need: one."""
         reference = self.reference()
         for size in (CLIP, 2 * CLIP):
-            run = self.ask(THREE, *BUDGET, "--cache", str(size))
+            run = self.ask(THREE, *BUDGET, "--cache", str(size), env=self.together(3))
             self.assert_same(run, reference)
-            self.assert_shared(run, "FAKE0", "FAKE1", "FAKE2", least=1)
+            self.assert_shared(run, "FAKE0", "FAKE1", "FAKE2")
         run = self.ask(THREE, *BUDGET, "--cache", str(CLIP - 1))
         self.assertEqual((run.status, len(run.rows())), (3, 2 * N_VIDEOS), run)  # none fits, none is waited for
         host = self.plan(THREE, *BUDGET)[1]["host"]
@@ -466,15 +471,15 @@ class Engines(harness.Test):
         self.assertEqual(run.status, 1, run)
         self.assertRegex(run.err, "there can be 2, since each takes .* of --ram")
         for n in (1, 2, 3):
-            run = self.ask(THREE, *BUDGET, "--ram", str(n * each))
+            run = self.ask(THREE, *BUDGET, "--ram", str(n * each), env=self.together(n))
             self.assert_same(run, reference)
-            self.assert_shared(run, *(f"FAKE{i}" for i in range(n)), least=1)
+            self.assert_shared(run, *(f"FAKE{i}" for i in range(n)))
 
     def test_cache_folder(self):
         reference = self.reference()
         folder = self.path("kept")
         for known in (0, N_VIDEOS):
-            run = self.ask(TWO, *BUDGET, "--cache-dir", folder)
+            run = self.ask(TWO, *BUDGET, "--cache-dir", folder, env={} if known else self.together(2))
             self.assert_same(run, reference)
             self.assertIn(f"cache: {known} of {N_VIDEOS} videos", run.out)
 
@@ -482,8 +487,8 @@ class Engines(harness.Test):
         trees = []
         for engines in ("1", "2"):
             folder = self.path(f"dump{engines}")
-            run = self.ask(TWO, *BUDGET, "--engines", engines, "--dump", folder, "--deadline", "60")
-            self.assertEqual(run.status, 0, run)
+            run = self.ask(TWO, *BUDGET, "--engines", engines, "--dump", folder, "--deadline", "60", env=SLOW)
+            self.assertEqual((run.status, len(run.videos)), (0, int(engines)), run)
             self.assertIn("24 of 24 in time", run.out)
             trees.append({os.path.relpath(os.path.join(path, name), folder): open(os.path.join(path, name), "rb").read()
                           for path, _, names in os.walk(folder) for name in names})
