@@ -114,7 +114,7 @@ def write_llm(path, vocab, weights, n_plain, n_layer, tied):
     writer.write()
 
 
-def write_mmproj(path, weights, size):
+def write_mmproj(path, weights, size=SIZE):
     writer = g.Writer(path)
     writer.pair("general.architecture", g.STRING, "clip")
     writer.pair("general.type", g.STRING, "mmproj")
