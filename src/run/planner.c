@@ -30,6 +30,11 @@ enum {
 
 enum { N_KNOWN = 8 };
 
+/* So many tiles or frames at once on a device; n 0: nothing yet. */
+typedef struct known {
+    int n, device;
+} known;
+
 struct lb_planner {
     const lb_engine_params *params;
     lb_plan_load load;
@@ -39,15 +44,10 @@ struct lb_planner {
     lb_language_probe *language;
     size_t context_bytes, workspace_bytes; /* of a CUDA device */
     bool measured;
-    /* What a search asks for again and again, by the number of tiles or frames at once; 0: not known. */
-    struct {
-        int n, device;
-        lb_encoder_sizes sizes;
-    } vision_known[N_KNOWN];
-    struct {
-        int n, device;
-        lb_find_sizes sizes;
-    } detector_known[N_KNOWN];
+    /* What a search asks for again and again. */
+    known vision_known[N_KNOWN], detector_known[N_KNOWN];
+    lb_encoder_sizes vision_sizes[N_KNOWN];
+    lb_find_sizes detector_sizes[N_KNOWN];
 };
 
 static bool is_cuda(const lb_device *device) {
@@ -230,42 +230,43 @@ static void to_vlm(const lb_plan_choice *c, lb_vlm_params *vlm) {
     memcpy(vlm->layout.n_layers_on, c->n_layers_on, sizeof vlm->layout.n_layers_on);
 }
 
-static lb_status measure_detector(lb_planner *planner, int n, int place, lb_find_sizes *sizes, lb_error *error) {
+/* Where these are known; false: they are not, and that is where they belong. */
+static bool is_known(const known *list, int n, int device, int *place) {
     int i = 0;
-    while (i < N_KNOWN - 1 && planner->detector_known[i].n > 0 &&
-           (planner->detector_known[i].n != n || planner->detector_known[i].device != place))
+    while (i < N_KNOWN - 1 && list[i].n > 0 && (list[i].n != n || list[i].device != device))
         i++;
-    if (planner->detector_known[i].n != n || planner->detector_known[i].device != place) {
+    *place = i;
+    return list[i].n == n && list[i].device == device;
+}
+
+static lb_status measure_detector(lb_planner *planner, int n, int device, lb_find_sizes *sizes, lb_error *error) {
+    int place;
+    if (!is_known(planner->detector_known, n, device, &place)) {
         lb_find_params find = lb_find_default_params();
         find.labels_path = planner->params->labels_path;
-        find.detector.device = planner->device[place];
+        find.detector.device = planner->device[device];
         lb_status status = lb_find_measure(planner->params->detector_path, &find, planner->load.picture_width,
                                            planner->load.picture_height, n, sizes, error);
         if (status != LB_STATUS_OK)
             return status;
-        planner->detector_known[i].n = n;
-        planner->detector_known[i].device = place;
-        planner->detector_known[i].sizes = *sizes;
+        planner->detector_known[place] = (known){n, device};
+        planner->detector_sizes[place] = *sizes;
     }
-    *sizes = planner->detector_known[i].sizes;
+    *sizes = planner->detector_sizes[place];
     return LB_STATUS_OK;
 }
 
-static lb_status measure_vision(lb_planner *planner, int n, int place, lb_encoder_sizes *sizes, lb_error *error) {
-    int i = 0;
-    while (i < N_KNOWN - 1 && planner->vision_known[i].n > 0 &&
-           (planner->vision_known[i].n != n || planner->vision_known[i].device != place))
-        i++;
-    if (planner->vision_known[i].n != n || planner->vision_known[i].device != place) {
-        const lb_encoder_params encoder = {.device = planner->device[place], .exact = planner->params->vlm.exact};
+static lb_status measure_vision(lb_planner *planner, int n, int device, lb_encoder_sizes *sizes, lb_error *error) {
+    int place;
+    if (!is_known(planner->vision_known, n, device, &place)) {
+        const lb_encoder_params encoder = {.device = planner->device[device], .exact = planner->params->vlm.exact};
         lb_status status = lb_encoder_measure(planner->params->vlm.mmproj_path, &encoder, n, sizes, error);
         if (status != LB_STATUS_OK)
             return status;
-        planner->vision_known[i].n = n;
-        planner->vision_known[i].device = place;
-        planner->vision_known[i].sizes = *sizes;
+        planner->vision_known[place] = (known){n, device};
+        planner->vision_sizes[place] = *sizes;
     }
-    *sizes = planner->vision_known[i].sizes;
+    *sizes = planner->vision_sizes[place];
     return LB_STATUS_OK;
 }
 
@@ -282,7 +283,7 @@ static lb_status detector_sizes(lb_planner *planner, const lb_plan_choice *c, lb
     s->text_encoder_compute = sizes.text_encoder_compute_bytes;
     s->detector_compute = sizes.compute_bytes;
     s->detector_pool = pool_bytes(planner, device, (int64_t)n * sizes.n_rows, sizes.n_widest, sizes.n_width);
-    /* a single frame's fusion with the text has the library copy what a batch has it read in place */
+    /* a single frame was seen to take nearly what eight do (docs/memory.md); why is not known */
     const size_t least = planner->workspace_bytes + DETECTOR_POOL_MIB * MIB;
     if (s->detector_pool > 0 && s->detector_pool < least)
         s->detector_pool = least;

@@ -1,5 +1,6 @@
 #include "run/prefetch.h"
 
+#include "base/cond.h"
 #include "base/error.h"
 #include "run/paths.h"
 #include "run/sights.h"
@@ -8,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { THREADS_MAX = 16 };
 
@@ -191,11 +191,7 @@ lb_status lb_prefetch_start(const char *const *video_paths, size_t n, const lb_p
     p->n_slots = (size_t)(params->n_ahead > 0 ? params->n_ahead : 3);
     p->slots = calloc(p->n_slots, sizeof *p->slots);
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_condattr_t clock; /* one that nobody sets back during a wait */
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->changed, &clock);
-    pthread_condattr_destroy(&clock);
+    lb_cond_init(&p->changed);
     int n_threads = params->n_threads > 0 ? params->n_threads : 2;
     if (!p->slots) {
         lb_prefetch_stop(p);
@@ -231,12 +227,7 @@ lb_status lb_prefetch_take_unless(lb_prefetch *p, size_t i, const atomic_bool *u
             *clip = NULL;
             return lb_error_set(error, LB_STATUS_INTERRUPTED, "%s: interrupted", p->video_paths[i]);
         }
-        struct timespec soon; /* a signal handler cannot wake a condition: look now and then */
-        clock_gettime(CLOCK_MONOTONIC, &soon);
-        soon.tv_nsec += 100 * 1000 * 1000;
-        soon.tv_sec += soon.tv_nsec / 1000000000;
-        soon.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&p->changed, &p->mutex, &soon);
+        lb_cond_wait_a_while(&p->changed, &p->mutex);
     }
     *clip = from->clip;
     lb_error failure = from->error;

@@ -1,12 +1,12 @@
 #include "run/run_internal.h"
 
+#include "base/cond.h"
 #include "base/error.h"
 #include "memory/host.h"
 
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -92,16 +92,6 @@ void lb_queue_close(lb_run *r) {
 
 /* In what follows the mutex is held. */
 
-/* A signal handler cannot wake a condition: look now and then. */
-static void wait_a_while(lb_run *r) {
-    struct timespec soon;
-    clock_gettime(CLOCK_MONOTONIC, &soon);
-    soon.tv_nsec += 100 * 1000 * 1000;
-    soon.tv_sec += soon.tv_nsec / 1000000000;
-    soon.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&r->changed, &r->mutex, &soon);
-}
-
 /* Not one that its own engine died of, unless no lane is left that has not tried. */
 static lb_group *take_returned(lb_lane *lane) {
     const unsigned others = lb_lane_others_locked(lane);
@@ -165,7 +155,7 @@ bool lb_queue_next(lb_lane *lane, lb_group **out, lb_error *error) {
                 break;
             continue;
         }
-        wait_a_while(r);
+        lb_cond_wait_a_while(&r->changed, &r->mutex);
     }
     q->n_in_work += group != NULL;
     if (group)

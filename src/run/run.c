@@ -1,6 +1,7 @@
 #include "run/lanes.h"
 #include "run/run_internal.h"
 
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/time.h"
@@ -27,11 +28,7 @@ static void begin(lb_run *r, const lb_run_params *params, const lb_run_observer 
     if (observer)
         r->observer = *observer;
     pthread_mutex_init(&r->mutex, NULL);
-    pthread_condattr_t clock; /* one that nobody sets back during a wait */
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->changed, &clock);
-    pthread_condattr_destroy(&clock);
+    lb_cond_init(&r->changed);
     lb_lane_init(r, 0);
 }
 
