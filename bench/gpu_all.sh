@@ -101,7 +101,10 @@ done
 wait
 for ((i = 0; i < card; i++)); do cat "$out/card$i.log"; done
 if [ "${1:-}" = -- ]; then
-    for name in $2; do job 0 "$name"; done 2>&1 | tee "$out/all.log"
+    for name in $2; do
+        job 0 "$name"
+        pack
+    done 2>&1 | tee "$out/all.log"
 fi
 pack
 ls -la "$out"

@@ -207,13 +207,15 @@ static bool fit(search *x, lb_plan_choice *c) {
 static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice) {
     const lb_plan_request *r = x->request;
     bool fits = false;
+    /* the fewest devices that hold it as it is; else all of them with the ways to fit, spread by what is left beside
+     * the parts as they are or, where that is nothing, as small as they can be; else one */
+    for (int n = 1; n <= r->n_devices && (r->n_devices > 1 || r->more_devices) && !fits; n++) {
+        *choice = *start;
+        fits = x->status == LB_STATUS_OK && (n == 1 || spread(x, choice, n, false)) && try(x, choice);
+    }
+    if (r->more_devices)
+        return fits;
     if (r->n_devices > 1) {
-        /* the fewest devices that hold it as it is; else all of them with the ways to fit, spread by what is left
-         * beside the parts as they are or, where that is nothing, as small as they can be; else one */
-        for (int n = 1; n <= r->n_devices && !fits && x->status == LB_STATUS_OK; n++) {
-            *choice = *start;
-            fits = (n == 1 || spread(x, choice, n, false)) && try(x, choice);
-        }
         lb_plan_choice tight = *start;
         for (int w = 0; w <= LB_WAY_N_UBATCH; w++)
             while (lb_plan_advance(r, (lb_plan_way)w, &tight))
@@ -268,6 +270,9 @@ lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *size
     const bool fits = find(&x, &start, &choice);
     if (x.status != LB_STATUS_OK)
         return x.status;
+    if (!fits && request->more_devices)
+        return lb_error_set(error, LB_STATUS_DOES_NOT_FIT, "%s does not hold it as it is, and there are other devices",
+                            request->device[0].name);
     try(&x, fits ? &choice : &x.nearest); /* the last one tried may be another */
     lb_plan_describe(request, &start, plan);
     plan->n_tiles = request->n_frames * (plan->choice.tiles_per_frame + plan->choice.crops_per_frame);

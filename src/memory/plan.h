@@ -43,7 +43,8 @@ typedef struct lb_plan_device {
 typedef struct lb_plan_request {
     int n_devices;
     lb_plan_device device[LB_DEVICES_MAX];
-    unsigned allow; /* LB_ALLOW_* */
+    bool more_devices; /* there are others: only what these hold as it is counts as fitting, no way to save is tried */
+    unsigned allow;    /* LB_ALLOW_* */
     /* The work: of the largest video in the questions file. */
     int n_frames, tiles_per_frame; /* tiles: with the thumbnail, without crops */
     int crops_per_frame;           /* 0 without a detector */

@@ -4,6 +4,7 @@
 #include "nn/log.h"
 #include "nn/nvml.h"
 
+#include <ctype.h>
 #include <ggml-backend.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -16,14 +17,29 @@ enum { CARDS_MAX = 64 };
 static size_t
     card_free[CARDS_MAX]; /* before the libraries were asked for their devices, which makes contexts; 0: not known */
 
-static void start_once(void) {
-    lb_nn_log_start();
+static bool started; /* the libraries have their devices */
+
+/* Of a process that sees some cards only, see lb_devices_limit: what its CUDA0, CUDA1, ... are called outside. */
+static int shown[LB_DEVICES_MAX], n_shown;
+
+static void look_once(void) {
     /* Cards are numbered as nvidia-smi and NVML do it. CUDA's own order is the fastest first: of two different cards
      * the memory of one would be read for the other's. */
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);
     lb_nvml_memory memory;
     for (int i = 0; i < CARDS_MAX && lb_nvml_read(i, &memory); i++)
         card_free[i] = memory.free;
+}
+
+static void look_first(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, look_once);
+}
+
+static void start_once(void) {
+    lb_nn_log_start();
+    look_first();
+    started = true;
     /* Backends built as plugins; those linked in are there already, the CPU's among them. Not in any case, because ggml
      * looks for plugins in the current folder, too, which may be a stranger's. */
     if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))
@@ -49,12 +65,22 @@ static void read_memory(const lb_device *device, size_t *free_bytes, size_t *tot
     }
 }
 
+/* name: [64] */
+static const char *name_of(ggml_backend_dev_t dev, char *name) {
+    const int i = lb_nvml_index(ggml_backend_dev_name(dev));
+    if (i >= 0 && i < n_shown)
+        snprintf(name, 64, "CUDA%d", shown[i]);
+    else
+        snprintf(name, 64, "%s", ggml_backend_dev_name(dev));
+    return name;
+}
+
 static void describe(ggml_backend_dev_t found, int place, lb_device *device) {
     *device = (lb_device){0};
     device->handle = found;
     device->place = place;
     device->is_cpu = ggml_backend_dev_type(found) == GGML_BACKEND_DEVICE_TYPE_CPU;
-    snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(found));
+    name_of(found, device->name);
     snprintf(device->description, sizeof device->description, "%s", ggml_backend_dev_description(found));
     read_memory(device, &device->free_bytes, &device->total_bytes);
     const int card = lb_nvml_index(device->name);
@@ -72,30 +98,107 @@ static ggml_backend_dev_t candidate(size_t i) {
 
 static ggml_backend_dev_t find_named(const char *name, size_t length) {
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        char own[64];
         ggml_backend_dev_t dev = candidate(i);
-        if (dev && strlen(ggml_backend_dev_name(dev)) == length &&
-            strncasecmp(name, ggml_backend_dev_name(dev), length) == 0)
+        if (dev && strlen(name_of(dev, own)) == length && strncasecmp(name, own, length) == 0)
             return dev;
     }
     return NULL;
 }
 
 static lb_status no_such_device(const char *name, size_t length, lb_error *error) {
-    char names[512] = "";
+    char names[512] = "", own[64];
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t dev = candidate(i);
         size_t n = strlen(names);
         if (dev)
-            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", ggml_backend_dev_name(dev));
+            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", name_of(dev, own));
     }
     return lb_error_set(error, LB_STATUS_NOT_FOUND, "--device %.*s: there is no such device; there are: %s",
                         (int)length, name, names[0] ? names : "none");
 }
 
+bool lb_device_is_auto(const char *names) {
+    return !names || !*names || strcasecmp(names, "auto") == 0;
+}
+
+/* A card's number at the start of a list of names, which goes on behind it; -1: it is another device. */
+static int read_card(const char **names) {
+    const char *at = *names;
+    if (strncasecmp(at, "cuda", 4) != 0 || !isdigit((unsigned char)at[4]))
+        return -1;
+    char *end;
+    const long card = strtol(at + 4, &end, 10);
+    *names = *end == ',' ? end + 1 : end;
+    return (*end == ',' || *end == 0) && card < CARDS_MAX ? (int)card : -1;
+}
+
+/* What cards there are can be told, and changed, before the libraries have them; but for one offered as several. */
+static bool is_early(void) {
+    if (started || getenv("GGML_CUDA_DEVICES"))
+        return false;
+    look_first();
+    return true;
+}
+
+bool lb_devices_look(const char *names, lb_device *devices, int *n_devices) {
+    lb_nvml_memory memory;
+    *n_devices = 0;
+    const bool all = lb_device_is_auto(names);
+    for (int card = 0; is_early() && *n_devices < LB_DEVICES_MAX && (all || *names); card++) {
+        if (!all)
+            card = read_card(&names);
+        if (!lb_nvml_read(card, &memory))
+            return all && *n_devices > 0;
+        lb_device *device = &devices[(*n_devices)++];
+        *device = (lb_device){.total_bytes = memory.total, .free_bytes = memory.free, .first_free_bytes = memory.free};
+        snprintf(device->name, sizeof device->name, "CUDA%d", card);
+        for (int i = 0; i < *n_devices - 1; i++)
+            if (strcmp(devices[i].name, device->name) == 0)
+                return false;
+    }
+    return *n_devices > 0 && (all || !*names);
+}
+
+bool lb_devices_limit(const char *names, int n) {
+    char list[1024] = "";
+    int cards[LB_DEVICES_MAX];
+    if (!is_early() || n > LB_DEVICES_MAX)
+        return false;
+    for (int i = 0; i < n; i++) {
+        lb_nvml_memory memory;
+        char entry[128];
+        const size_t length = strlen(list);
+        cards[i] = read_card(&names);
+        if (!lb_nvml_read(cards[i], &memory) || !lb_nvml_entry(cards[i], entry, sizeof entry) ||
+            snprintf(list + length, sizeof list - length, "%s%s", i ? "," : "", entry) >= (int)(sizeof list - length))
+            return false;
+    }
+    if (n < 1 || setenv("CUDA_VISIBLE_DEVICES", list, 1) != 0)
+        return false;
+    memcpy(shown, cards, (size_t)n * sizeof cards[0]);
+    n_shown = n;
+    return true;
+}
+
+void lb_devices_rename(char *line, size_t n) {
+    for (char *at = line; n_shown > 0 && (at = strstr(at, "CUDA"));) {
+        at += 4;
+        if (!isdigit((unsigned char)*at))
+            continue;
+        char *end, rest[1024];
+        const long i = strtol(at, &end, 10);
+        if (i >= n_shown)
+            continue;
+        snprintf(rest, sizeof rest, "%s", end);
+        snprintf(at, n - (size_t)(at - line), "%d%s", shown[i], rest);
+    }
+}
+
 lb_status lb_devices_find(const char *names, lb_device *devices, int *n_devices, lb_error *error) {
     *n_devices = 0;
     start();
-    if (!names || !*names || strcasecmp(names, "auto") == 0) {
+    if (lb_device_is_auto(names)) {
         for (size_t i = 0; i < ggml_backend_dev_count() && *n_devices < LB_DEVICES_MAX; i++) {
             ggml_backend_dev_t dev = candidate(i);
             if (dev && ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_GPU) {
@@ -137,6 +240,8 @@ lb_status lb_devices_find(const char *names, lb_device *devices, int *n_devices,
 lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {
     lb_device found[LB_DEVICES_MAX];
     int n;
+    if (lb_devices_look(name, found, &n) && (n == 1 || lb_device_is_auto(name)))
+        lb_devices_limit(found[0].name, 1);
     lb_status status = lb_devices_find(name, found, &n, error);
     *device = status == LB_STATUS_OK ? found[0] : (lb_device){0};
     return status;

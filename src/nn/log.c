@@ -1,6 +1,7 @@
 #include "nn/log.h"
 
 #include "base/log.h"
+#include "nn/device.h"
 
 #include <ggml.h>
 #include <pthread.h>
@@ -25,8 +26,10 @@ void lb_nn_route_log(int piece_level, const char *text, void *user) {
     snprintf(line + used, sizeof line - used, "%s", text);
     size_t length = strlen(line);
     if (length && (line[length - 1] == '\n' || length == sizeof line - 1)) {
+        lb_devices_rename(line, sizeof line);
         if (tap_fn)
             tap_fn(line, tap_user);
+        length = strlen(line);
         while (length && (line[length - 1] == '\n' || line[length - 1] == ' '))
             line[--length] = 0;
         if (level == GGML_LOG_LEVEL_ERROR && length) {

@@ -17,12 +17,16 @@ static int (*device_count)(unsigned *n);
 static int (*device_by_uuid)(const char *uuid, void **device);
 static int (*memory_info)(void *device, nvml_memory *memory);
 static bool ready;
+/* CUDA_VISIBLE_DEVICES as this process found it: lb_devices_limit changes it, and indices are to mean the same then. */
+static char visible[1024];
 
 static void *symbol(void *library, const char *name) {
     return library ? dlsym(library, name) : NULL;
 }
 
 static void start(void) {
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    snprintf(visible, sizeof visible, "%s", list ? list : "");
     void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); /* stays loaded */
     int (*init)(void) = (int (*)(void))symbol(library, "nvmlInit_v2");
     device_by_index = (int (*)(unsigned, void **))symbol(library, "nvmlDeviceGetHandleByIndex_v2");
@@ -39,36 +43,46 @@ static bool counts_by_bus(void) {
     return order && strcmp(order, "PCI_BUS_ID") == 0;
 }
 
-/* What CUDA_VISIBLE_DEVICES has at a place: a number, or the name of a card. */
+/* What CUDA_VISIBLE_DEVICES has at a place: a number, or the name of a card. Without it the place is the number. */
+static bool read_entry(int index, char *entry, size_t n) {
+    if (!visible[0])
+        return snprintf(entry, n, "%d", index) > 0;
+    const char *at = visible;
+    for (int i = 0; at && i < index; i++)
+        at = (at = strchr(at, ',')) ? at + 1 : NULL;
+    return at && *at && *at != ',' && snprintf(entry, n, "%.*s", (int)strcspn(at, ","), at) < (int)n;
+}
+
 static bool find(int index, void **device) {
-    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     unsigned n_cards = 0;
-    if (device_count && device_count(&n_cards) == 0 && n_cards > 1 && !counts_by_bus() &&
-        (!visible || !*visible || isdigit((unsigned char)visible[0])))
+    char entry[128];
+    if (!read_entry(index, entry, sizeof entry))
         return false;
-    if (!visible || !*visible)
-        return device_by_index((unsigned)index, device) == 0;
-    char list[1024];
-    snprintf(list, sizeof list, "%s", visible);
-    char *rest = list, *entry = NULL;
-    for (int i = 0; i <= index; i++)
-        entry = strtok_r(i == 0 ? list : NULL, ",", &rest);
-    if (!entry)
+    if (!isdigit((unsigned char)entry[0]))
+        return device_by_uuid(entry, device) == 0;
+    if (device_count && device_count(&n_cards) == 0 && n_cards > 1 && !counts_by_bus())
         return false;
-    if (isdigit((unsigned char)entry[0]))
-        return device_by_index((unsigned)atoi(entry), device) == 0;
-    return device_by_uuid(entry, device) == 0;
+    return device_by_index((unsigned)atoi(entry), device) == 0;
+}
+
+static void start_once(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start);
 }
 
 bool lb_nvml_read(int index, lb_nvml_memory *out) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, start);
+    start_once();
     void *device;
     nvml_memory memory;
     if (!ready || index < 0 || !find(index, &device) || memory_info(device, &memory) != 0)
         return false;
     *out = (lb_nvml_memory){(size_t)memory.total, (size_t)memory.free, (size_t)memory.used};
     return true;
+}
+
+bool lb_nvml_entry(int index, char *entry, size_t n) {
+    start_once();
+    return index >= 0 && read_entry(index, entry, n);
 }
 
 int lb_nvml_index(const char *device_name) {

@@ -7,12 +7,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Total, free and used bytes. index: of the card among those that this process may see (CUDA_VISIBLE_DEVICES is
- * followed where it lists numbers or UUIDs). false: not known. */
+/* Total, free and used bytes. index: of the card among those that this process was given (CUDA_VISIBLE_DEVICES as it
+ * was at the first call, where it lists numbers or UUIDs). false: not known. */
 typedef struct lb_nvml_memory {
     size_t total, free, used;
 } lb_nvml_memory;
 bool lb_nvml_read(int index, lb_nvml_memory *memory);
+
+/* The card's entry in CUDA_VISIBLE_DEVICES; its number where there is no such list. false: the list is shorter. */
+bool lb_nvml_entry(int index, char *entry, size_t n);
 
 /* The index of a device that ggml calls "CUDA<index>"; -1 for others. */
 int lb_nvml_index(const char *device_name);

@@ -177,12 +177,10 @@ static json_t *plan_message(const lb_engine_params *p) {
                      "ram_bytes", (json_int_t)p->ram_bytes, "cache_bytes", (json_int_t)p->cache_bytes);
 }
 
-static json_t *open_message(const lb_child_params *params) {
+static json_t *open_message(const lb_child_params *params, const lb_device_order *order, bool last) {
     lb_engine_params engine = params->engine;
     const lb_engine_params *p = &engine;
-    const bool ordered = params->order && params->order->names[0];
-    if (ordered)
-        lb_device_order_apply(params->order, &engine);
+    lb_device_order_apply(order, &engine);
     json_t *m =
         json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:i, s:i, s:i, s:o, s:o, s:i, s:b, s:b}", "type", "open", "model",
                   lb_wire_bytes(p->vlm.model_path), "mmproj", lb_wire_bytes(p->vlm.mmproj_path), "device",
@@ -198,7 +196,9 @@ static json_t *open_message(const lb_child_params *params) {
     if (m && (json_object_update(m, detector) != 0 || json_object_update(m, plan) != 0 ||
               json_object_set_new(m, "plan_only", json_boolean(params->plan_only)) != 0 ||
               json_object_set_new(m, "deadlines", json_boolean(p->deadlines)) != 0 ||
-              json_object_set_new(m, "ordered", json_boolean(ordered)) != 0 ||
+              json_object_set_new(m, "ordered", json_boolean(order->names[0] != 0)) != 0 ||
+              json_object_set_new(m, "n_seen", json_integer(order->n_seen)) != 0 ||
+              json_object_set_new(m, "last", json_boolean(last)) != 0 ||
               json_object_set_new(m, "trace", lb_wire_bytes(params->trace)) != 0)) {
         json_decref(m);
         m = NULL;
@@ -251,22 +251,27 @@ static void read_state(const json_t *m, lb_child_state *state) {
     state->model_reserved_bytes = size_of(m, "vlm_reserved");
 }
 
-lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **out, lb_error *error) {
-    *out = NULL;
-    lb_child *child = calloc(1, sizeof *child);
-    if (!child)
-        return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
-    child->fd = child->seen = -1;
+/* n_wanted: not 0 when the child needs to see so many devices, and another is to be started. */
+static lb_status start(lb_child *child, const lb_child_params *params, lb_device_order *order, bool last,
+                       const atomic_bool *cancel, int *n_wanted, lb_error *error) {
     json_t *message = NULL;
+    *n_wanted = 0;
     lb_status status = spawn(child, params->program, error);
-    if (status == LB_STATUS_OK && lb_wire_send(child->fd, open_message(params), NULL, error) != LB_STATUS_OK)
+    if (status == LB_STATUS_OK &&
+        lb_wire_send(child->fd, open_message(params, order, last), NULL, error) != LB_STATUS_OK)
         status = bury(child, error);
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
-    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "plan") == 0) {
+    const char *type = status == LB_STATUS_OK ? lb_wire_type(message) : "";
+    if ((strcmp(type, "plan") == 0 || strcmp(type, "devices") == 0) && !order->names[0])
+        read_order(message, order);
+    if (strcmp(type, "devices") == 0) {
+        *n_wanted = (int)json_integer_value(json_object_get(message, "n_seen"));
+        json_decref(message);
+        return LB_STATUS_OK;
+    }
+    if (strcmp(type, "plan") == 0) {
         read_plan(message, &child->state);
-        if (params->order && !params->order->names[0])
-            read_order(message, params->order);
         if (params->planned)
             params->planned(&child->state, params->user);
         json_decref(message);
@@ -279,16 +284,39 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
         lb_error_set(error, status, "%s", text ? text : "the engine child gave no reason");
         free(text);
     }
-    if (status == LB_STATUS_OK) {
+    if (status == LB_STATUS_OK)
         read_state(message, &child->state);
-        *out = child;
-    } else {
-        if (child->pid > 0)
-            kill(child->pid, SIGKILL); /* nothing in it is worth waiting for */
-        lb_child_stop(child);
-    }
     json_decref(message);
     return status;
+}
+
+/* Nothing in it is worth waiting for. */
+static void kill_child(lb_child *child) {
+    if (child->pid > 0)
+        kill(child->pid, SIGKILL);
+    lb_child_stop(child);
+}
+
+lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **out, lb_error *error) {
+    *out = NULL;
+    lb_device_order own = {0}, *order = params->order ? params->order : &own;
+    for (bool last = false;;) {
+        lb_child *child = calloc(1, sizeof *child);
+        if (!child)
+            return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
+        child->fd = child->seen = -1;
+        int n_wanted;
+        lb_status status = start(child, params, order, last, cancel, &n_wanted, error);
+        if (status == LB_STATUS_OK && n_wanted == 0) {
+            *out = child;
+            return LB_STATUS_OK;
+        }
+        kill_child(child);
+        if (status != LB_STATUS_OK)
+            return status;
+        last = n_wanted < order->n_seen; /* enough was seen to tell */
+        order->n_seen = n_wanted;
+    }
 }
 
 /* The frames go along where there is a detector: it reads their pictures, and crops are cut from them. */

@@ -5,7 +5,8 @@
  * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the descriptors of the tiles
  *                  and, for the detector, of the frames and their pictures, {"type":"memory"},
  *                  {"type":"stop"}
- * child -> parent: {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video
+ * child -> parent: {"type":"devices"}: another child is wanted, which sees so many devices (child_devices.h), and that
+ * was all; or {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video
  * {"type":"reply"}..., {"type":"done"};
  *                  {"type":"abort", "cause"} when a library aborts
  */

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "memory/store.h"
+#include "run/child_devices.h"
 #include "run/planner.h"
 #include "run/sight.h"
 #include "run/wire.h"
@@ -104,7 +105,7 @@ typedef struct server {
     int fd;
     lb_engine *engine;
     char *strings[N_STRINGS]; /* that the engine's parameters point to */
-    lb_device_order order;    /* the same */
+    lb_child_devices devices; /* the same */
     char vision[64];          /* lb_engine_vision's, as the parent has it */
     bool lost;                /* the parent is gone */
 } server;
@@ -382,6 +383,7 @@ static void write_numbers(const lb_plan *plan, char *text, size_t n) {
 }
 
 static void send_plan(server *s, const lb_plan *plan) {
+    const lb_device_order *order = &s->devices.all;
     char numbers[sizeof((lb_child_state *)0)->numbers];
     write_numbers(plan, numbers, sizeof numbers);
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
@@ -392,10 +394,17 @@ static void send_plan(server *s, const lb_plan *plan) {
                               lb_wire_bytes(text), "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted),
                               "fits", (int)plan->fits, "changes_answers", (int)plan->changes_answers, "host_bytes",
                               (json_int_t)host, "clip_bytes", (json_int_t)plan->clip_bytes, "n_devices",
-                              plan->choice.n_devices, "numbers", numbers, "devices", s->order.names, "vram",
-                              lb_wire_sizes(s->order.vram, s->order.n_vram)));
+                              plan->choice.n_devices, "numbers", numbers, "devices", order->names, "vram",
+                              lb_wire_sizes(order->vram, order->n_vram)));
     free(text);
     free(json);
+}
+
+/* Another child is wanted, which sees so many devices. */
+static void send_want(server *s, int n) {
+    const lb_device_order *order = &s->devices.all;
+    send_message(s, json_pack("{s:s, s:i, s:s, s:o}", "type", "devices", "n_seen", n, "devices", order->names, "vram",
+                              lb_wire_sizes(order->vram, order->n_vram)));
 }
 
 static void send_memory(server *s) {
@@ -404,6 +413,17 @@ static void send_memory(server *s) {
         s, json_pack("{s:s, s:o, s:o}", "type", "memory", "text", lb_wire_bytes(text), "json", lb_wire_bytes(json)));
     free(text);
     free(json);
+}
+
+/* The order of the devices where the parent has it, and what it knows of how many are needed. */
+static void read_devices(const json_t *m, const lb_engine_params *params, lb_child_devices *devices) {
+    *devices = (lb_child_devices){.last = json_is_true(json_object_get(m, "last"))};
+    devices->all.n_seen = (int)json_integer_value(json_object_get(m, "n_seen"));
+    if (!json_is_true(json_object_get(m, "ordered")))
+        return;
+    snprintf(devices->all.names, sizeof devices->all.names, "%s", params->vlm.device ? params->vlm.device : "");
+    devices->all.n_vram = params->n_vram > 1 ? params->n_vram : 0;
+    memcpy(devices->all.vram, params->vram, sizeof params->vram);
 }
 
 static void open_engine(server *s, const json_t *m) {
@@ -421,27 +441,33 @@ static void open_engine(server *s, const json_t *m) {
             status = lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the settings");
     free(trace);
     lb_plan *plan = NULL;
-    if (status == LB_STATUS_OK && json_is_object(json_object_get(m, "work"))) {
-        params.work = &work;
-        if (!json_is_true(json_object_get(m, "ordered")))
-            status = lb_planner_order_devices(&params, &s->order, &error);
-        lb_device_order_apply(&s->order, &params);
+    params.work = json_is_object(json_object_get(m, "work")) ? &work : NULL;
+    read_devices(m, &params, &s->devices);
+    if (status == LB_STATUS_OK)
+        status = lb_child_devices_choose(&s->devices, &params, &error);
+    int n_wanted = 0;
+    if (status == LB_STATUS_OK && params.work) {
         plan = calloc(1, sizeof *plan);
-        if (status == LB_STATUS_OK) {
-            status = plan && read_work(m, &work, &questions, &choices)
-                         ? lb_engine_plan(&params, plan, &error)
-                         : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
-            if (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT)
-                send_plan(s, plan);
-        }
+        status = plan && read_work(m, &work, &questions, &choices)
+                     ? lb_engine_plan(&params, plan, &error)
+                     : lb_error_set(&error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
+        n_wanted = lb_child_devices_want(&s->devices, status, plan);
+        if (n_wanted == 0 && (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT))
+            send_plan(s, plan);
     }
-    if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
+    if (n_wanted > 0)
+        lb_tokenizer_free(params.tokenizer);
+    else if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
         status = lb_engine_open(&params, plan, &s->engine, &error);
     else
         lb_tokenizer_free(params.tokenizer);
     free(questions);
     free(choices);
     free(plan);
+    if (n_wanted > 0) {
+        send_want(s, n_wanted);
+        return;
+    }
     if (status != LB_STATUS_OK) {
         send_error(s, status, &error);
         return;

@@ -125,6 +125,26 @@ void lb_device_order_apply(const lb_device_order *order, lb_engine_params *param
     }
 }
 
+int lb_device_order_count(const lb_device_order *order) {
+    int n = order->names[0] != 0;
+    for (const char *at = strchr(order->names, ','); at; at = strchr(at + 1, ','))
+        n++;
+    return n;
+}
+
+void lb_device_order_take(const lb_device_order *all, int first, int n, lb_device_order *own) {
+    *own = (lb_device_order){.n_vram = all->n_vram > 0 ? n : 0, .n_seen = n};
+    const char *from = all->names;
+    for (int i = 0; i < first; i++)
+        from = strchr(from, ',') + 1;
+    const char *to = from + strcspn(from, ",");
+    for (int i = 1; i < n; i++)
+        to += 1 + strcspn(to + 1, ",");
+    snprintf(own->names, sizeof own->names, "%.*s", (int)(to - from), from);
+    for (int i = 0; i < own->n_vram; i++)
+        own->vram[i] = all->vram[first + i];
+}
+
 lb_status lb_engine_check_system(const lb_engine_params *params, lb_error *error) {
     return params->system && lb_text_first_broken(params->system)
                ? lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--system: the system message is not UTF-8")

@@ -58,6 +58,7 @@ typedef struct lb_engine_params {
     int n_retries;                     /* plans before this one that met their end: budgets are cut to what is free
                                           now, and for each to an eighth less than the peak of the one before */
     unsigned allow;                    /* LB_ALLOW_*: what may change answers */
+    bool more_devices;                 /* there are others than vlm.device: a plan that holds all as it is, or none */
     int weight_bits;                   /* 8, 4: take such weights in any case; 0: what the file has */
     int kv_bits;                       /* 8: take a q8_0 KV cache in any case; 0: f16, f32 with vlm.exact */
     size_t ram_bytes;                  /* most that is kept in host memory, weights that wait there and caches together;
@@ -76,10 +77,16 @@ typedef struct lb_device_order {
     char names[64 * LB_DEVICES_MAX]; /* as --device takes them; "": there is one device, or nothing was found yet */
     size_t vram[LB_DEVICES_MAX];
     int n_vram; /* 0: --vram does not tell them apart */
+    int n_seen; /* how many of them, the first, an engine needs to see, as far as is known; 0: not yet */
 } lb_device_order;
 
 /* params then point to order->names. */
 void lb_device_order_apply(const lb_device_order *order, lb_engine_params *params);
+
+int lb_device_order_count(const lb_device_order *order); /* of its devices; 0: it has none */
+
+/* own: the devices first to first + n - 1 of all, all of them seen. */
+void lb_device_order_take(const lb_device_order *all, int first, int n, lb_device_order *own);
 
 /* The memory plan for params (work must be set), without loading a weight. Errors: DOES_NOT_FIT (plan is filled in all
  * the same), those of the files' headers. Leaves the tokenizer in params for lb_engine_open, which takes it over. */

@@ -8,27 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int count_names(const char *names) {
-    int n = 1;
-    for (const char *at = strchr(names, ','); at; at = strchr(at + 1, ','))
-        n++;
-    return n;
-}
-
-/* Devices first to first + n - 1 of an order, with their budgets. */
-static void take_devices(const lb_device_order *all, int first, int n, lb_device_order *own) {
-    *own = (lb_device_order){.n_vram = all->n_vram > 0 ? n : 0};
-    const char *from = all->names;
-    for (int i = 0; i < first; i++)
-        from = strchr(from, ',') + 1;
-    const char *to = from + strcspn(from, ",");
-    for (int i = 1; i < n; i++)
-        to += 1 + strcspn(to + 1, ",");
-    snprintf(own->names, sizeof own->names, "%.*s", (int)(to - from), from);
-    for (int i = 0; i < own->n_vram; i++)
-        own->vram[i] = all->vram[first + i];
-}
-
 /* Engines that there can be, and what keeps them from being more. */
 static int most_engines(const lb_run *r, const lb_child_state *state, char *why, size_t n_why) {
     const lb_device_order *order = &r->lane[0].order;
@@ -37,7 +16,7 @@ static int most_engines(const lb_run *r, const lb_child_state *state, char *why,
         snprintf(why, n_why, "there is one device");
         return 1;
     }
-    const int n_devices = count_names(order->names);
+    const int n_devices = lb_device_order_count(order);
     int n = n_devices / state->n_devices;
     snprintf(why, n_why, "each takes %d of the %d devices", state->n_devices, n_devices);
     if (ram > 0 && one > 0 && ram / one < (size_t)n) {
@@ -77,7 +56,7 @@ lb_status lb_lanes_deal(lb_run *r, lb_error *error) {
             /* of its share, what its plan may take of it at most, until that is known */
             lane->host_bytes = ram > 0 ? ram / (size_t)n - state->clip_bytes : 0;
         }
-        take_devices(&all, i * state->n_devices, state->n_devices, &lane->order);
+        lb_device_order_take(&all, i * state->n_devices, state->n_devices, &lane->order);
         lane->child_params.engine.ram_bytes = ram / (size_t)n;
     }
     r->n_lanes = n;

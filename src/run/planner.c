@@ -151,8 +151,11 @@ static size_t worth_of(const lb_engine_params *params, const lb_device *device, 
     return budget < device->first_free_bytes ? budget : device->first_free_bytes;
 }
 
-static lb_status find_devices(const lb_engine_params *params, lb_device *device, int *n, lb_error *error) {
-    lb_status status = lb_devices_find(params->vlm.device, device, n, error);
+/* early: before the libraries have the devices, where that can be done */
+static lb_status find_devices(const lb_engine_params *params, bool early, lb_device *device, int *n, lb_error *error) {
+    lb_status status = early && lb_devices_look(params->vlm.device, device, n)
+                           ? LB_STATUS_OK
+                           : lb_devices_find(params->vlm.device, device, n, error);
     if (status == LB_STATUS_OK && params->n_vram > *n)
         status = lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "--vram names %d budgets, there are %d devices",
                               params->n_vram, *n);
@@ -163,7 +166,7 @@ lb_status lb_planner_order_devices(const lb_engine_params *params, lb_device_ord
     *order = (lb_device_order){0};
     lb_device device[LB_DEVICES_MAX];
     int n;
-    lb_status status = find_devices(params, device, &n, error);
+    lb_status status = find_devices(params, true, device, &n, error);
     if (status != LB_STATUS_OK || n < 2)
         return status;
     size_t worth[LB_DEVICES_MAX], used = 0;
@@ -193,7 +196,7 @@ lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *lo
         return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory for the plan");
     planner->params = params;
     planner->load = *load;
-    lb_status status = find_devices(params, planner->device, &planner->n_devices, error);
+    lb_status status = find_devices(params, false, planner->device, &planner->n_devices, error);
     if (status == LB_STATUS_OK)
         status = lb_encoder_read_hparams(params->vlm.mmproj_path, &planner->vision, error);
     if (status == LB_STATUS_OK)
@@ -334,6 +337,7 @@ static void fill_request(const lb_planner *planner, lb_plan_request *r) {
                        : planner->device[0].is_cpu ? 1
                                                    : 8,
         .n_devices = planner->n_devices,
+        .more_devices = params->more_devices,
         .allow = params->allow,
         .n_frames = planner->load.n_frames,
         .tiles_per_frame = planner->load.tiles_per_frame,

@@ -14,6 +14,9 @@
  * LOWBEAM_FAKE_GPU_MS: each graph takes so many milliseconds at least, and no processor meanwhile.
  * LOWBEAM_FAKE_GPU_TOGETHER="2:FILE": what comes after a device's second graph, which opening a model takes, waits
  * until two devices have come so far; the file counts them.
+ * LOWBEAM_FAKE_GPU_CUDA: they are called CUDA0, CUDA1, ..., and a process sees those that CUDA_VISIBLE_DEVICES lists
+ * when it first uses one, counted anew, as it is with CUDA; tests/nn/fake_nvml.c is the driver's library to that. The
+ * log has them under their own numbers, and a line "PID CUDA1 seen 0" for each that a process sees.
  *
  * As CUDA's devices, in what decides over memory: buffers that are not the host's, aligned to 128 bytes, quantized rows
  * padded to 512 values, an allocation that does not fit gives NULL and an error in the log, host layers' large products
@@ -39,6 +42,7 @@ enum { ALIGNMENT = 128, PADDED_ROW = 512, OFFLOAD_ROWS_LEAST = 32 };
 
 typedef struct fake {
     char name[32], description[64];
+    int number; /* of the device that this one is; -1: it is hidden */
     struct ggml_backend_device device;
     struct ggml_backend_buffer_type type, host_type;
     size_t total, held, peak;
@@ -50,14 +54,19 @@ static size_t n_fakes;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct ggml_backend_reg registry;
 
+static bool as_cuda(void) {
+    return getenv("LOWBEAM_FAKE_GPU_CUDA") != NULL;
+}
+
 /* Held by the mutex. One write a line: parent and engine child share the file. */
 static void note(const fake *f, const char *what, size_t bytes) {
     const char *path = getenv("LOWBEAM_FAKE_GPU_LOG");
     const int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
     if (fd < 0)
         return;
-    char line[128];
-    const int n = snprintf(line, sizeof line, "%d %s %s %zu\n", (int)getpid(), f->name, what, bytes);
+    char line[128], name[32];
+    snprintf(name, sizeof name, as_cuda() ? "CUDA%d" : "FAKE%d", f->number);
+    const int n = snprintf(line, sizeof line, "%d %s %s %zu\n", (int)getpid(), name, what, bytes);
     if (write(fd, line, (size_t)n) != n)
         abort(); /* a figure that is missing would make a test pass */
     close(fd);
@@ -297,6 +306,37 @@ static const struct ggml_backend_i backend_interface = {.get_name = backend_name
 
 /* Devices */
 
+static size_t all_bytes[LB_DEVICES_MAX];
+
+/* Once, and not when they are registered: that is before main. */
+static void see(void) {
+    const char *list = as_cuda() ? getenv("CUDA_VISIBLE_DEVICES") : NULL;
+    for (size_t i = 0; i < n_fakes; i++) {
+        fake *f = &fakes[i];
+        f->number = list ? -1 : (int)i;
+        if (list && *list) {
+            char *end;
+            f->number = (int)strtol(list, &end, 10);
+            list = *end ? end + 1 : end;
+        }
+        if (f->number >= (int)n_fakes)
+            abort(); /* CUDA would see none any more */
+        if (f->number < 0) {
+            snprintf(f->name, sizeof f->name, "hidden");
+            continue;
+        }
+        f->total = all_bytes[f->number];
+        snprintf(f->description, sizeof f->description, "pretended GPU of %.1f MiB", (double)f->total / (1 << 20));
+        if (as_cuda())
+            note(f, "seen", 0);
+    }
+}
+
+static void see_once(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, see);
+}
+
 static ggml_backend_dev_t cpu(void) {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 }
@@ -318,8 +358,8 @@ static void device_memory(ggml_backend_dev_t device, size_t *left, size_t *total
 }
 
 static enum ggml_backend_dev_type device_type(ggml_backend_dev_t device) {
-    (void)device;
-    return GGML_BACKEND_DEVICE_TYPE_GPU;
+    see_once();
+    return ((fake *)device->context)->number < 0 ? GGML_BACKEND_DEVICE_TYPE_IGPU : GGML_BACKEND_DEVICE_TYPE_GPU;
 }
 
 static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_props *props) {
@@ -412,29 +452,26 @@ static ggml_backend_dev_t registry_device(ggml_backend_reg_t reg, size_t index) 
     return &fakes[index].device;
 }
 
-static void make(fake *f, size_t index, size_t bytes) {
-    snprintf(f->name, sizeof f->name, "FAKE%zu", index);
-    snprintf(f->description, sizeof f->description, "pretended GPU of %.1f MiB", (double)bytes / (1 << 20));
-    f->total = bytes;
+static void make(fake *f, size_t index) {
+    snprintf(f->name, sizeof f->name, as_cuda() ? "CUDA%zu" : "FAKE%zu", index);
     f->device = (struct ggml_backend_device){device_interface, &registry, f};
     f->type = (struct ggml_backend_buffer_type){type_interface, &f->device, f};
     f->host_type = (struct ggml_backend_buffer_type){host_interface, &f->device, f};
 }
 
-/* Before main: ggml is asked for its devices there. */
+/* Before main, so that they are there for whoever asks first. */
 __attribute__((constructor)) static void register_fakes(void) {
     const char *text = getenv("LOWBEAM_FAKE_GPUS");
     if (!text)
         return;
-    size_t bytes[LB_DEVICES_MAX];
     int n = 0;
-    if (lb_plan_vram_parse(text, bytes, &n, NULL) != LB_STATUS_OK) {
+    if (lb_plan_vram_parse(text, all_bytes, &n, NULL) != LB_STATUS_OK) {
         fprintf(stderr, "LOWBEAM_FAKE_GPUS=%s: no sizes as --vram takes them\n", text);
         exit(1);
     }
     n_fakes = (size_t)n;
     for (size_t i = 0; i < n_fakes; i++)
-        make(&fakes[i], i, bytes[i]);
+        make(&fakes[i], i);
     registry = (struct ggml_backend_reg){
         GGML_BACKEND_API_VERSION,
         {.get_name = registry_name, .get_device_count = registry_count, .get_device = registry_device},
