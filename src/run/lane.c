@@ -1,3 +1,4 @@
+#include "run/lanes.h"
 #include "run/run_internal.h"
 
 #include "base/error.h"
@@ -11,15 +12,18 @@ enum {
     VIDEOS_LOST_MAX = 3 /* videos in a row that no answer came from any more: it is not the video */
 };
 
-/* The run's own listener, one call at a time. */
+/* The run's own listener, one call at a time; the others' after the first is done with it. */
 static void planned(const lb_child_state *state, void *user) {
     const lb_lane *lane = user;
     lb_run *r = lane->run;
-    if (lane->number > 0 && !state->fits) /* it is left out, and that is said in one line */
+    if (lane->number > 0 && (!state->fits || !lb_lanes_wait_for_begin(r))) /* left out: said in one line */
         return;
     pthread_mutex_lock(&r->mutex);
-    r->params->child.planned(state, r->params->child.user);
+    if (r->params->child.planned)
+        r->params->child.planned(state, r->params->child.user);
     pthread_mutex_unlock(&r->mutex);
+    if (lane->number == 0)
+        lb_lanes_start_early(r, state);
 }
 
 void lb_lane_init(lb_run *r, int number) {
@@ -29,10 +33,8 @@ void lb_lane_init(lb_run *r, int number) {
     lane->child_params = r->params->child;
     lane->child_params.order = &lane->order;
     lane->child_params.engine.work = r->work ? lb_work_get(r->work) : NULL;
-    if (r->params->child.planned) {
-        lane->child_params.planned = planned;
-        lane->child_params.user = lane;
-    }
+    lane->child_params.planned = planned;
+    lane->child_params.user = lane;
     lane->state = LB_LANE_STARTING;
     lane->as_first = true;
 }

@@ -39,14 +39,16 @@ lb_status lb_lanes_count(const lb_run *r, const lb_child_state *plan, size_t n_v
     return LB_STATUS_OK;
 }
 
-lb_status lb_lanes_deal(lb_run *r, lb_error *error) {
+lb_status lb_lanes_deal(lb_run *r, const lb_child_state *state, lb_error *error) {
     lb_lane *first = &r->lane[0];
-    const lb_child_state *state = lb_child_get_state(first->child);
     int n;
+    if (r->dealt)
+        return LB_STATUS_OK;
     lb_status status = lb_lanes_count(r, state, r->queue.n, &n, error);
+    r->dealt = status == LB_STATUS_OK;
     if (status != LB_STATUS_OK || n == 1)
         return status; /* the one may have all devices, should it need more of them later */
-    const lb_device_order all = first->order;
+    r->all_devices = first->order;
     const size_t ram = r->params->child.engine.ram_bytes;
     for (int i = 0; i < n; i++) {
         lb_lane *lane = &r->lane[i];
@@ -56,7 +58,7 @@ lb_status lb_lanes_deal(lb_run *r, lb_error *error) {
             /* of its share, what its plan may take of it at most, until that is known */
             lane->host_bytes = ram > 0 ? ram / (size_t)n - state->clip_bytes : 0;
         }
-        lb_device_order_take(&all, i * state->n_devices, state->n_devices, &lane->order);
+        lb_device_order_take(&r->all_devices, i * state->n_devices, state->n_devices, &lane->order);
         lane->child_params.engine.ram_bytes = ram / (size_t)n;
     }
     r->n_lanes = n;
@@ -127,10 +129,22 @@ static void rest(lb_lane *lane) {
     pthread_mutex_unlock(&r->mutex);
 }
 
+bool lb_lanes_wait_for_begin(lb_run *r) {
+    pthread_mutex_lock(&r->mutex);
+    while (!r->begun && !r->stop)
+        pthread_cond_wait(&r->changed, &r->mutex);
+    const bool goes_on = r->begun;
+    pthread_mutex_unlock(&r->mutex);
+    return goes_on;
+}
+
 static void *drive(void *user) {
     lb_lane *lane = user;
+    lb_run *r = lane->run;
     lb_error error = {0};
-    lb_status status = lb_lane_start(lane, &lane->run->stop, &error);
+    lb_status status = lb_lane_start(lane, &r->stop, &error);
+    if (!lb_lanes_wait_for_begin(r))
+        status = LB_STATUS_INTERRUPTED;
     if (status == LB_STATUS_OK)
         status = compare_with_first(lane, &error);
     if (status == LB_STATUS_OK) {
@@ -149,6 +163,9 @@ static void *drive(void *user) {
 
 void lb_lanes_start(lb_run *r) {
     sigset_t all, before; /* signals belong to the main thread */
+    if (r->started)
+        return;
+    r->started = true;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (int i = 1; i < r->n_lanes; i++) {
@@ -158,6 +175,25 @@ void lb_lanes_start(lb_run *r) {
             lb_lane_give_up(lane, &(lb_error){LB_STATUS_OUT_OF_MEMORY, "no thread can be started"});
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Weights of fewer bits the first engine may have to make, and the others find them made. */
+static bool can_start_early(const lb_engine_params *p) {
+    return p->weight_bits == 0 && !(p->allow & (LB_ALLOW_WEIGHTS_Q8 | LB_ALLOW_WEIGHTS_Q4));
+}
+
+void lb_lanes_start_early(lb_run *r, const lb_child_state *state) {
+    lb_error ignored; /* told when the first engine is there */
+    if (state->fits && can_start_early(&r->params->child.engine) && lb_lanes_deal(r, state, &ignored) == LB_STATUS_OK)
+        lb_lanes_start(r);
+}
+
+void lb_lanes_begin(lb_run *r) {
+    lb_lanes_start(r);
+    pthread_mutex_lock(&r->mutex);
+    r->begun = true;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->mutex);
 }
 
 void lb_lanes_rest(lb_run *r) {
@@ -183,14 +219,31 @@ void lb_lanes_tell_memory(lb_run *r) {
     }
 }
 
-void lb_lanes_end(lb_run *r) {
+static void join(lb_run *r) {
+    r->stop = true;
     pthread_mutex_lock(&r->mutex);
     r->closing = true;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->mutex);
-    lb_child_stop(r->lane[0].child);
-    r->lane[0].child = NULL;
     for (int i = 1; i < r->n_lanes; i++)
         if (r->lane[i].has_thread)
             pthread_join(r->lane[i].thread, NULL);
+}
+
+void lb_lanes_undo(lb_run *r) {
+    if (r->n_lanes > 1) {
+        join(r);
+        memset(&r->lane[1], 0, (size_t)(r->n_lanes - 1) * sizeof r->lane[1]);
+        r->stop = r->closing = false;
+        r->n_lanes = 1;
+        r->lane[0].order = r->all_devices;
+        r->lane[0].child_params.engine.ram_bytes = r->params->child.engine.ram_bytes;
+    }
+    r->dealt = r->started = false;
+}
+
+void lb_lanes_end(lb_run *r) {
+    lb_child_stop(r->lane[0].child);
+    r->lane[0].child = NULL;
+    join(r);
 }

@@ -44,7 +44,7 @@ static lb_status answer_all(lb_run *r, lb_error *error) {
             lb_run_store_failure(&r->lane[0], i, dataset->question[i].fault);
     lb_status status = lb_queue_start(r, error);
     if (status == LB_STATUS_OK) {
-        lb_lanes_start(r);
+        lb_lanes_begin(r);
         lb_lanes_work(&r->lane[0]);
         lb_lanes_rest(r);
     }
@@ -166,8 +166,6 @@ lb_status lb_run_answer(const lb_run_params *params, const lb_run_observer *obse
         status = lb_queue_open(&r, error);
     if (status == LB_STATUS_OK && r.queue.n > 0)
         status = lb_run_start_engine(&r, error);
-    if (status == LB_STATUS_OK && r.queue.n > 0)
-        status = lb_lanes_deal(&r, error);
     if (status == LB_STATUS_OK && r.queue.n > 0 && params->child.engine.cache_dir)
         status = lb_sights_open(params, lb_child_get_state(r.lane[0].child), r.sources, &r.sights, error);
     if (status == LB_STATUS_OK)

@@ -2,6 +2,7 @@
 #include "run/run_internal.h"
 
 #include "base/error.h"
+#include "run/lanes.h"
 #include "run/output.h"
 #include "vlm/encoder.h"
 
@@ -91,10 +92,12 @@ lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
     while (status != LB_STATUS_OK && lb_run_is_memory_death(error) && lb_lane_can_retry(lane)) {
         lb_error_context(error, "starting another engine with a smaller plan");
         lb_run_warn(r, error->message);
+        lb_lanes_undo(r);
         lane->child_params.engine.n_retries++;
         status = lb_lane_open(lane, r->params->cancel, error);
     }
     if (status != LB_STATUS_OK) {
+        lb_lanes_undo(r);
         name_other_devices(lane, error);
         return status;
     }
@@ -102,6 +105,9 @@ lb_status lb_run_start_engine(lb_run *r, lb_error *error) {
     r->result->engine = *lb_child_get_state(lane->child);
     if (r->observer.loaded)
         r->observer.loaded(&r->result->engine, r->observer.user);
+    status = lb_lanes_deal(r, &r->result->engine, error);
+    if (status != LB_STATUS_OK)
+        return status;
     if (!r->journal) {
         lb_settings_add_device(&r->settings, &r->result->engine);
         return LB_STATUS_OK;

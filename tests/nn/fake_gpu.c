@@ -11,6 +11,7 @@
  * of bytes that another process holds on each device; it may be written while lowbeam runs. LOWBEAM_FAKE_GPU_LOST names
  * a file with the names of devices that can hold models but not compute: the process aborts, as it does when a card
  * falls off the bus; "FAKE1:20": not before its twentieth graph. It, too, may be written while lowbeam runs.
+ * LOWBEAM_FAKE_GPU_FULL_ONCE names a file with a device's name: one allocation on it fails, and the file is removed.
  * LOWBEAM_FAKE_GPU_MS: each graph takes so many milliseconds at least, and no processor meanwhile.
  * LOWBEAM_FAKE_GPU_TOGETHER="2:FILE": what comes after a device's second graph, which opening a model takes, waits
  * until two devices have come so far; the file counts them.
@@ -139,10 +140,22 @@ static const char *type_name(ggml_backend_buffer_type_t type) {
     return ((fake *)type->context)->name;
 }
 
+/* Held by the mutex. */
+static bool is_full(const fake *f) {
+    const char *path = getenv("LOWBEAM_FAKE_GPU_FULL_ONCE");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char name[32] = "";
+    if (file && fscanf(file, "%31s", name) != 1)
+        abort();
+    if (file)
+        fclose(file);
+    return file && strcmp(name, f->name) == 0 && unlink(path) == 0;
+}
+
 static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t size) {
     fake *f = type->context;
     pthread_mutex_lock(&mutex);
-    const bool fits = size <= left_on(f);
+    const bool fits = size <= left_on(f) && !is_full(f);
     if (fits) {
         f->held += size;
         if (f->held > f->peak)

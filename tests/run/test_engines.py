@@ -296,13 +296,23 @@ class Engines(harness.Test):
         run = self.ask(TWO, "--device", "fake0", "--vram", "200MiB", env=self.lost("FAKE0:1"))
         self.assertNotIn("--device", self.assert_refused(run, "FAKE0 is lost") or run.err.splitlines()[-1])
 
+    def test_a_first_engine_without_room(self):
+        """It is loaded again with a smaller plan, for which it may have all devices: the other one, which was begun with the
+        plan before, gives back its own."""
+        run = self.ask(TWO, *BUDGET, env={"LOWBEAM_FAKE_GPU_FULL_ONCE": self.write("full", "FAKE0"), **SLOW})
+        self.assert_same(run, self.reference())
+        self.assertIn("starting another engine with a smaller plan", run.err)
+        self.assertEqual(list(run.videos), ["FAKE0,FAKE1"], run)
+        self.assertNotIn("left out", run.err)
+        self.assertFalse(os.path.exists(self.path("full")))
+
     def test_an_engine_that_never_gets_ready(self):
         """The run waits for it no longer than there are questions, or until it is interrupted."""
         reference = self.reference()
         processes = []
         for interrupt in (False, True):
             process = self.begin(TWO, *BUDGET, env=SLOW)
-            self.wait_for(lambda: len(self.engines_of(process)) == 2, "the second engine")
+            self.wait_for(lambda: len(self.engines_of(process)) == 2 and self.engine_on(process, "FAKE0"), "both engines")
             second, = set(self.engines_of(process)) - {self.engine_on(process, "FAKE0")}
             os.kill(second, signal.SIGSTOP)
             processes.append((interrupt, process, second))
@@ -331,6 +341,7 @@ class Engines(harness.Test):
                 break
             self.end(process)
         self.assertTrue(second, "never stopped in time")
+        self.wait_for_answers(process, 1)
         os.replace(self.write("ballast.new", str(255 * MIB)), ballast)
         self.wait_for(lambda: b"engine 1 (FAKE0): " in self.said(process) and b"it is left out" in self.said(process), "one that gives way")
         os.replace(self.write("ballast.new", "0"), ballast)
