@@ -44,6 +44,7 @@ class Card:
         self.index = index
         self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         self.ballast = None
+        self.idle = self.memory().used
         if budget:
             # the ballast sees all cards, whatever the command is to see
             environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
@@ -61,6 +62,15 @@ class Card:
         self.ballast.stdin.write(f"{keep}\n")
         self.ballast.stdin.flush()
         return int(self.ballast.stdout.readline() or 0)
+
+    def end(self):
+        """The driver takes its time to free what a process held: whoever measures next must not see it go."""
+        if self.ballast:
+            self.ballast.kill()
+            self.ballast.wait()
+        until = time.monotonic() + 20
+        while self.memory().used > self.idle + (16 << 20) and time.monotonic() < until:
+            time.sleep(0.05)
 
 
 numbers = [int(n) for n in os.environ.get("LOWBEAM_BENCH_CARD", "0").split(",")]
@@ -98,11 +108,10 @@ if grows and cards[0].ballast:
 
     threading.Thread(target=grow, daemon=True).start()
 status = subprocess.run(sys.argv[1:]).returncode
-for card in cards:
-    if card.ballast:
-        card.ballast.kill()
 running = False
 thread.join()
+for card in cards:
+    card.end()
 for card in cards:
     name = f"card {card.index}: " if len(cards) > 1 else ""
     print(f"device memory: {name}before {card.before / GIB:.3f} GiB, peak {(card.peak - card.before) / GIB:.4f} GiB above that",

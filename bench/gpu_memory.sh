@@ -38,7 +38,7 @@ run() {
         vram=(--vram "${budget//,/GiB,}GiB")
         LOWBEAM_BENCH_BUDGET=$(python3 -c "print(','.join(str(int(float(b) * 2**30)) for b in '$budget'.split(',')))")
     fi
-    local start=$SECONDS
+    local start=$EPOCHREALTIME
     # shellcheck disable=SC2086
     timeout 150 python3 "$here/device_memory.py" $lowbeam answer "$work/$load_name/$questions" --model "$llm" --mmproj "$mmproj" \
         --max-new-tokens 3 -v "${vram[@]}" "$@" --out "$out/$name.csv" >"$out/$name.log" 2>&1
@@ -48,7 +48,7 @@ run() {
     sed -n 's/^  peak  *\([0-9.]*\) *\([0-9.]*\) (\(.*\))/planned \1 MiB, device \2 MiB (\3)/p' "$out/$name.log" | tr '\n' ' '
     sed -n 's/.*device memory: \(card [0-9]*: \)*before.*peak \([0-9.]*\) GiB above that/\1NVML \2/p' "$out/$name.log" |
         awk '{ printf "%s%.0f MiB  ", $1 == "NVML" ? "NVML " : $1 " " $2 " NVML ", $NF * 1024 }'
-    echo "[$((SECONDS - start)) s in all]"
+    awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "[%.1f s in all]\n", b - a }'
     grep '^To fit:' "$out/$name.log" | sed 's/^/    /'
     grep -h 'starting another one\|the ballast grew' "$out/$name.log" | sed 's/^/    /' | cut -c1-300
     [ $status = 0 ] || grep -v '^\[' "$out/$name.log" | tail -n 4 | cut -c1-300
@@ -90,7 +90,7 @@ END
 load load 1920x1080 "$videos"
 load load1 1920x1080 1
 load wide1 1120x448 1
-load load8 1920x1080 8
+load load16 1920x1080 16
 for step in "$@"; do
     printf '\n== %s, card %s (%s s since the start)\n' "$step" "$card" "$SECONDS"
     case $step in
@@ -188,11 +188,14 @@ for step in "$@"; do
             for ((i = 1; i < n; i++)); do all+=,cuda$i budgets+=,11; done
             LOWBEAM_BENCH_CARD=$(seq -s, 0 $((n - 1)))
             export LOWBEAM_BENCH_CARD
-            load_name=load8
+            load_name=load16
             run engines-one none $eyes88 --device cuda0
             run engines-split "$budgets" $eyes88 --device "$all"
             run engines-all none $eyes88 --device "$all"
-            agree engines-one "$out"/engines-{split,all}.db
+            # within budgets that leave each card nothing more: no engine may touch another's
+            run engines-tight "${budgets//11/18.7}" $eyes88 --device "$all"
+            run engines-auto none $eyes88
+            agree engines-one "$out"/engines-{split,all,tight,auto}.db
             split "$n"
             start=$(date +%s.%N)
             for ((i = 0; i < n; i++)); do
