@@ -131,12 +131,59 @@ static size_t highest_peak(const lb_plan *plan) {
     return most;
 }
 
+/* Host layers are worked on by the first device, which has the vision models, too: the others take what they have room
+ * for, and it has the rest of the layers, from the first on. False: none of the others has room for any. */
+static bool fill_others(search *x, lb_plan_choice *c) {
+    const lb_plan_request *r = x->request;
+    lb_plan_choice apart = *c;
+    apart.n_devices = 2;
+    apart.n_host_layers = 0;
+    apart.n_layers_on[0] = r->n_layer;
+    apart.n_layers_on[1] = 1;
+    apart.n_cells = lb_plan_cells(r, c);
+    lb_plan_sizes sizes = {0};
+    x->status = x->sizer->sizes(x->sizer->user, &apart, &sizes, x->error);
+    int n = r->n_devices, left = r->n_layer;
+    while (x->status == LB_STATUS_OK && n > 1 && room_for_layers(r, c, &sizes, n - 1, true) < 1)
+        n--;
+    if (x->status != LB_STATUS_OK || n == 1)
+        return false;
+    memset(c->n_layers_on, 0, sizeof c->n_layers_on);
+    for (int d = n - 1; d > 0; d--) {
+        const double room = room_for_layers(r, c, &sizes, d, d == n - 1);
+        const int own = room < 0 ? 0 : room < left ? (int)room : left;
+        c->n_layers_on[d] = own + (d == n - 1);
+        left -= own;
+    }
+    c->n_layers_on[0] = left;
+    c->n_devices = n;
+    return true;
+}
+
+/* All of the first device's layers on the host. What others turn out to have no room for becomes its own. */
+static bool rest_all(search *x, lb_plan_choice *c) {
+    const lb_plan_request *r = x->request;
+    while (x->status == LB_STATUS_OK) {
+        c->n_host_layers = c->n_layers_on[0] < r->n_layer ? c->n_layers_on[0] : r->n_layer;
+        if (try(x, c))
+            return true;
+        int d = 1;
+        while (d < c->n_devices &&
+               (x->plan->peak_bytes[d] <= r->device[d].budget_bytes || c->n_layers_on[d] <= (d == c->n_devices - 1)))
+            d++;
+        if (d >= c->n_devices)
+            return false;
+        c->n_layers_on[d]--;
+        c->n_layers_on[0]++;
+    }
+    return false;
+}
+
 /* The fewest layers on the host with which *c fits; false: not even with all of them. Peaks fall with each. */
 static bool fewest_on_host(search *x, lb_plan_choice *c) {
-    int low = 0, high = x->request->n_layer;
-    c->n_host_layers = high;
-    if (x->status != LB_STATUS_OK || !try(x, c))
+    if (x->status != LB_STATUS_OK || (c->n_devices > 1 && !fill_others(x, c)) || !rest_all(x, c))
         return false;
+    int low = 0, high = c->n_host_layers;
     while (high - low > 1 && x->status == LB_STATUS_OK) {
         c->n_host_layers = (low + high) / 2;
         *(try(x, c) ? &high : &low) = c->n_host_layers;
@@ -203,12 +250,29 @@ static bool fit(search *x, lb_plan_choice *c) {
     return fits && x->status == LB_STATUS_OK;
 }
 
+/* Layers on the host where several devices do not hold all: with every other way taken, but for those that turn out not
+ * to be needed. */
+static bool fit_on_host(search *x, const lb_plan_choice *start, lb_plan_choice *c) {
+    *c = *start;
+    for (int w = 0; w < LB_WAY_COUNT; w++)
+        while (lb_plan_advance(x->request, (lb_plan_way)w, c))
+            ;
+    c->n_devices = x->request->n_devices;
+    if (!rest_on_host(x, c, start))
+        return false;
+    lb_plan_choice relaxed = *start;
+    relaxed.n_ubatch = c->n_ubatch;
+    relax(x, c, &relaxed);
+    return x->status == LB_STATUS_OK;
+}
+
 /* All that can be tried, from the start on; *choice is what fits, if anything does. */
 static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice) {
     const lb_plan_request *r = x->request;
     bool fits = false;
     /* the fewest devices that hold it as it is; else all of them with the ways to fit, spread by what is left beside
-     * the parts as they are or, where that is nothing, as small as they can be; else one */
+     * the parts as they are or, where that is nothing, as small as they can be; else with layers on the host; else one
+     */
     for (int n = 1; n <= r->n_devices && (r->n_devices > 1 || r->more_devices) && !fits; n++) {
         *choice = *start;
         fits = x->status == LB_STATUS_OK && (n == 1 || spread(x, choice, n, false)) && try(x, choice);
@@ -229,6 +293,7 @@ static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice)
             memcpy(choice->n_layers_on, spread_as.n_layers_on, sizeof choice->n_layers_on);
             fits = fit(x, choice);
         }
+        fits = fits || (x->status == LB_STATUS_OK && fit_on_host(x, start, choice));
     }
     if (!fits && x->status == LB_STATUS_OK) {
         *choice = *start;

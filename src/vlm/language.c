@@ -72,12 +72,12 @@ struct llama_model_params lb_language_model_params(const lb_vlm_params *params, 
     }
     if (layout->n_host_layers > 0 && !on_cpu) {
         /* The matrices only: norms and biases are small and would make the graph hop between device and host. Keys and
-         * values stay on the device, where attention is. */
+         * values stay on the device, where attention is. Of several devices ggml has the first one work on them: they
+         * are of its own layers. */
         int used = snprintf(scratch->pattern, sizeof scratch->pattern, "^blk\\.(");
-        for (int i = n_layer - layout->n_host_layers; i < n_layer && used < (int)sizeof scratch->pattern; i++)
-            if (i >= 0)
-                used += snprintf(scratch->pattern + used, sizeof scratch->pattern - (size_t)used, "%s%d",
-                                 scratch->pattern[used - 1] == '(' ? "" : "|", i);
+        for (int i = 0; i < layout->n_host_layers && i < n_layer && used < (int)sizeof scratch->pattern; i++)
+            used += snprintf(scratch->pattern + used, sizeof scratch->pattern - (size_t)used, "%s%d",
+                             scratch->pattern[used - 1] == '(' ? "" : "|", i);
         if (used < (int)sizeof scratch->pattern)
             snprintf(scratch->pattern + used, sizeof scratch->pattern - (size_t)used,
                      ")\\.(attn_(q|k|v|output)|ffn_(gate|up|down))\\.weight$");

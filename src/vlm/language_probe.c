@@ -127,7 +127,7 @@ static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *lay
         sizes->weights[0] = mapped_bytes(probe->file, layout->weight_bits);
         return;
     }
-    const int n_layer = probe->shape.n_layer, first_host = n_layer - layout->n_host_layers;
+    const int n_layer = probe->shape.n_layer;
     ggml_backend_buffer_type_t host =
         ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
     /* with pinned layers the file is not mapped, and libllama has a copy of the token embeddings */
@@ -147,7 +147,7 @@ static void add_weights(const lb_language_probe *probe, const lb_vlm_layout *lay
         if (layer < 0)
             continue;
         quantized(&t, layout->weight_bits, layer == n_layer);
-        if (layer < n_layer && layer >= first_host && is_matrix(t.name)) {
+        if (layer < n_layer && layer < layout->n_host_layers && is_matrix(t.name)) {
             sizes->host_weights += tensor_bytes(host, &t);
             continue;
         }

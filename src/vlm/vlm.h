@@ -36,7 +36,7 @@ typedef struct lb_vlm_layout {
     bool rest_vision_compute; /* the encoder's activations and pool are on the device while it encodes, only */
     bool rest_vision_weights; /* so are its weights, which else wait in pinned host memory */
     bool rest_context;        /* KV cache and activations of the language model are gone while it does not work */
-    int n_host_layers;        /* of the last layers the weights stay in pinned host memory and cross at each use */
+    int n_host_layers;        /* of the first layers the weights stay in pinned host memory and cross at each use */
     int weight_bits;          /* 8 or 4: what a file quantized so would take; for measuring alone. 0: as the file is */
     int vision_device;        /* place of the device that the encoder works on */
     int n_devices;            /* that the language model is spread over; 0: the first alone */

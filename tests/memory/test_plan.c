@@ -23,11 +23,10 @@ static lb_status sizes_of(void *user, const lb_plan_choice *c, lb_plan_sizes *s,
     int given = 0;
     for (int d = 0; d < c->n_devices; d++) {
         const int n = c->n_layers_on[d];
-        int on_host = given + n - (N_LAYER - c->n_host_layers); /* the last ones are on the host */
-        on_host = on_host < 0 ? 0 : on_host > n ? n : on_host;
         const bool last = given + n == N_LAYER + 1;
-        const int matrices = n - last - (on_host > 0 ? on_host - last : 0);
-        s->language_weights[d] = (size_t)(matrices > 0 ? matrices : 0) * layer + (last ? 900 * MIB : 0);
+        const int own = n - last, waiting = c->n_host_layers - given; /* the first ones are on the host */
+        const int on_host = waiting < 0 ? 0 : waiting > own ? own : waiting;
+        s->language_weights[d] = (size_t)(own - on_host) * layer + (last ? 900 * MIB : 0);
         s->kv[d] = (size_t)c->n_cells * (size_t)(n - last) * 4096 / (c->kv_q8 ? 2 : 1);
         s->language_compute[d] = (size_t)c->n_ubatch * 600 * 1024;
         s->language_pool[d] = 34 * MIB;
@@ -344,6 +343,34 @@ static void test_smallest_budget_of_several_fits(void **state) {
         }
 }
 
+/* Several that do not hold all keep more than one of them would, and the first one alone works on what waits on the
+ * host. */
+static void test_host_layers_of_several(void **state) {
+    (void)state;
+    lb_error error = {0};
+    for (int detector = 0; detector < 2; detector++)
+        for (int n = 2; n <= 8; n *= 2) {
+            int n_plans = 0;
+            for (size_t budget = 12 * GIB; budget > 2 * GIB; budget -= GIB / 8) {
+                lb_plan_request alone = request_of(1, budget, 0, detector), r = request_of(n, budget, 0, detector);
+                if (make(&alone, &error) != LB_STATUS_OK)
+                    break;
+                const lb_plan_choice one = plan.choice;
+                assert_int_equal(make(&r, &error), LB_STATUS_OK);
+                check_plan(&r);
+                const lb_plan_choice *c = &plan.choice;
+                if (c->n_host_layers == 0)
+                    continue;
+                n_plans++;
+                assert_true(c->n_devices > 1 && c->n_host_layers <= c->n_layers_on[0]);
+                assert_true(c->n_host_layers < one.n_host_layers);
+            }
+            print_message("%d devices%s: %d budgets with layers on the host\n", n, detector ? " with a detector" : "",
+                          n_plans);
+            assert_true(n == 8 || n_plans > 0);
+        }
+}
+
 /* What is shown of a plan that does not fit is the one that comes nearest, also where no smaller steps are left to try.
  */
 static void test_what_does_not_fit_is_shown_as_small_as_can_be(void **state) {
@@ -428,6 +455,7 @@ int main(void) {
         cmocka_unit_test(test_first_way_first),
         cmocka_unit_test(test_what_is_not_needed_is_taken_back),
         cmocka_unit_test(test_host_layers_cross_seldom),
+        cmocka_unit_test(test_host_layers_of_several),
         cmocka_unit_test(test_smallest_budget_fits),
         cmocka_unit_test(test_smallest_budget_of_several_fits),
         cmocka_unit_test(test_what_does_not_fit_is_shown_as_small_as_can_be),

@@ -196,6 +196,24 @@ class Devices(harness.Test):
                      "wait in pinned host memory", "questions in flight", "stay in host memory and cross"):
             self.assertIn(word, steps)
 
+    def test_budgets_go_down_on_several(self):
+        """Until all layers that others have no room for wait on the host."""
+        model, three = harness.make_model("--layers", "8"), ",".join([LARGE] * 3)
+        reference = self.on_cpu(model=model)
+        for gpus, names in ((f"{LARGE},{LARGE}", "fake0,fake1"), (three, "fake0,fake1,fake2")):
+            budget, rungs = 14 * MIB, 0
+            while True:
+                run = self.ask(gpus, "--device", names, "--vram", str(budget), EXACT, model=model)
+                if run.status == 4 or len(run.marks) == 1:
+                    break
+                self.assert_same(run, reference)
+                plan = self.assert_planned(run, gpus, f"rung of {names}")
+                budget = max(device["peak"] for device in plan["devices"]) - 1
+                rungs += plan["choice"]["n_host_layers"] > 0
+                self.assertLessEqual(plan["choice"]["n_host_layers"], plan["devices"][0]["layers"])
+            print(f"  {names}: {rungs} budgets with layers on the host")
+            self.assertGreater(rungs, 0)
+
     def test_tied_output(self):
         """Token embeddings that are the output matrix as well: the device has a copy, also where layers wait on the host."""
         model = harness.make_model("--layers", "24", "--image-size", "112", "--tied")
