@@ -168,8 +168,12 @@ for step in "$@"; do
             run bf16-two-11 11,11 $eyes88 --device cuda0,cuda1
             run bf16-two-9 9,9 $eyes88 --device cuda0,cuda1
             run bf16-two-12-6 6,12 $eyes88 --device cuda0,cuda1
+            # with layers on the host
+            run bf16-two-7 7,7 $eyes88
+            run bf16-two-5 5,5 $eyes88
+            run bf16-two-4-8 4,8 $eyes88
         )
-        agree bf16-24 "$out"/bf16-two-{11,9,12-6}.db
+        agree bf16-24 "$out"/bf16-two-{11,9,12-6,7,5,4-8}.db
         ;;
     virtual)
         # ggml offers one card as two: the split and two engines at once by CUDA's kernels; their memory is one card's
