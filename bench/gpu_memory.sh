@@ -6,7 +6,7 @@
 # of 16:9 with nine tiles and two crops each. STEPs, in the order given: bf16 q8 q4 (budgets, answers), sizes-bf16 sizes-q8
 # sizes-q4 (8, 48 and 88 tiles, with and without detector), ballast (another process takes memory during the run), cache (the
 # folder of what the models saw), other (the second card alone), two (layers over both), engines (an engine a card),
-# virtual (one card offered as two), plan (how long one takes), flat (700 videos).
+# virtual (one card offered as two), steps (prompt steps with host layers), plan (how long one takes), flat (700 videos).
 # CARD: the card, as nvidia-smi numbers it. From the environment also: LOWBEAM_BENCH_DIR, _VIDEOS, _ONLY (a pattern: the runs
 # with such names alone).
 set -uo pipefail
@@ -105,6 +105,13 @@ for step in "$@"; do
         run bf16-10 10 $eyes88
         run bf16-4 4 $eyes88
         agree bf16-24 "$out"/bf16-{none,20,18,16,15.4,14.6,10,4}.db
+        ;;
+    steps)
+        # larger prompt steps where layers wait on the host: fewer crossings, more activations
+        for n in 2048 4096 8192; do
+            for vram in 10 4; do run "steps-$vram-$n" $vram $eyes88 --ubatch $n; done
+        done
+        agree bf16-24 "$out"/steps-*.db
         ;;
     q8)
         run q8-24 24 $eyes88 --load_in_8bit
