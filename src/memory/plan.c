@@ -209,7 +209,7 @@ static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *sta
         tried.n_parallel = start->n_parallel;
         if (!fewest_on_host(x, &tried))
             break;
-        const int64_t crossings = (int64_t)tried.n_host_layers * ((n_tokens + size - 1) / size);
+        const int64_t crossings = tried.n_host_layers * ((n_tokens + size - 1) / size + LB_OTHER_STEPS);
         if (fewest == 0 || crossings < fewest) {
             fewest = crossings;
             best = tried;
