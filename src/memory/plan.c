@@ -183,7 +183,7 @@ static bool rest_all(search *x, lb_plan_choice *c) {
 static bool fewest_on_host(search *x, lb_plan_choice *c) {
     if (x->status != LB_STATUS_OK || (c->n_devices > 1 && !fill_others(x, c)) || !rest_all(x, c))
         return false;
-    int low = 0, high = c->n_host_layers;
+    int low = c->n_devices > 1 ? -1 : 0, high = c->n_host_layers; /* of one device it is known that 0 do not fit */
     while (high - low > 1 && x->status == LB_STATUS_OK) {
         c->n_host_layers = (low + high) / 2;
         *(try(x, c) ? &high : &low) = c->n_host_layers;
@@ -192,16 +192,21 @@ static bool fewest_on_host(search *x, lb_plan_choice *c) {
     return x->status == LB_STATUS_OK;
 }
 
+/* Of host layers, for a video: once a step. */
+static int64_t crossings_of(const lb_plan_request *r, const lb_plan_choice *c) {
+    const int64_t n_tokens =
+        (int64_t)r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
+    return c->n_host_layers * ((n_tokens + c->n_ubatch - 1) / c->n_ubatch + LB_OTHER_STEPS);
+}
+
 /* Layers on the host. Their weights cross once a step, so larger steps are worth the layers that make room for them: of
  * the sizes from the one at the start up, the one with the fewest crossings. With as many questions in flight as at the
  * start, since each that is asked by itself takes steps of its own. Where that does not fit: the largest step that does
  * with as few questions as *c has. */
-static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *start) {
+static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *start, bool small_steps) {
     const lb_plan_request *r = x->request;
-    const int64_t n_tokens =
-        (int64_t)r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
     const int most = r->fixed_ubatch || start->n_ubatch > LB_UBATCH_MOST ? start->n_ubatch : LB_UBATCH_MOST;
-    int64_t fewest = 0;
+    bool fits = false;
     lb_plan_choice best = *c;
     for (int size = start->n_ubatch; size <= most; size *= 2) {
         lb_plan_choice tried = *c;
@@ -209,22 +214,20 @@ static bool rest_on_host(search *x, lb_plan_choice *c, const lb_plan_choice *sta
         tried.n_parallel = start->n_parallel;
         if (!fewest_on_host(x, &tried))
             break;
-        const int64_t crossings = tried.n_host_layers * ((n_tokens + size - 1) / size + LB_OTHER_STEPS);
-        if (fewest == 0 || crossings < fewest) {
-            fewest = crossings;
+        if (!fits || crossings_of(r, &tried) < crossings_of(r, &best))
             best = tried;
-        }
+        fits = true;
     }
     int size = start->n_ubatch;
-    while (fewest == 0 && x->status == LB_STATUS_OK) {
+    while (small_steps && !fits && x->status == LB_STATUS_OK) {
         best.n_ubatch = size;
         if (fewest_on_host(x, &best))
-            fewest = 1;
+            fits = true;
         else if (!lb_plan_halve(&size, LB_UBATCH_LEAST))
             break;
     }
     *c = best;
-    return fewest > 0;
+    return fits;
 }
 
 /* From the start along all ways until it fits; *c is then the choice. */
@@ -236,7 +239,7 @@ static bool fit(search *x, lb_plan_choice *c) {
         while (!fits && x->status == LB_STATUS_OK && lb_plan_advance(r, (lb_plan_way)w, c))
             fits = try(x, c);
     if (!fits && c->n_devices == 1 && !r->device[0].is_cpu && x->status == LB_STATUS_OK) {
-        fits = rest_on_host(x, c, &start);
+        fits = rest_on_host(x, c, &start, true);
         start.n_ubatch = c->n_ubatch;
     }
     if (fits && x->status == LB_STATUS_OK)
@@ -252,18 +255,48 @@ static bool fit(search *x, lb_plan_choice *c) {
 
 /* Layers on the host where several devices do not hold all: with every other way taken, but for those that turn out not
  * to be needed. */
-static bool fit_on_host(search *x, const lb_plan_choice *start, lb_plan_choice *c) {
+static bool fit_on_host(search *x, const lb_plan_choice *start, bool small_steps, lb_plan_choice *c) {
     *c = *start;
     for (int w = 0; w < LB_WAY_COUNT; w++)
         while (lb_plan_advance(x->request, (lb_plan_way)w, c))
             ;
     c->n_devices = x->request->n_devices;
-    if (!rest_on_host(x, c, start))
+    if (x->status != LB_STATUS_OK || !rest_on_host(x, c, start, small_steps))
         return false;
     lb_plan_choice relaxed = *start;
     relaxed.n_ubatch = c->n_ubatch;
     relax(x, c, &relaxed);
     return x->status == LB_STATUS_OK;
+}
+
+/* How far a choice is from what was asked for, in what may change answers. */
+static int sacrifice(const lb_plan_choice *c, const lb_plan_choice *start) {
+    return (c->weight_bits != start->weight_bits) * (c->weight_bits == 4 ? 2 : 1) + (c->kv_q8 != start->kv_q8) +
+           (start->crops_per_frame - c->crops_per_frame) + (start->tiles_per_frame - c->tiles_per_frame);
+}
+
+/* Less is better: first what changes answers, then crossings, then questions by themselves. */
+static bool is_better(const search *x, const lb_plan_choice *a, const lb_plan_choice *b, const lb_plan_choice *start) {
+    const int less = sacrifice(a, start) - sacrifice(b, start);
+    if (less != 0)
+        return less < 0;
+    const int64_t fewer = crossings_of(x->request, a) - crossings_of(x->request, b);
+    return fewer != 0 ? fewer < 0 : a->n_parallel >= b->n_parallel;
+}
+
+/* Layers on the host: of several devices or, where that is no worse, of the first alone. Small steps of several are the
+ * last resort. */
+static bool find_on_host(search *x, const lb_plan_choice *start, lb_plan_choice *choice) {
+    lb_plan_choice several;
+    const bool can_several = x->request->n_devices > 1 && !x->request->device[0].is_cpu;
+    const bool fits_several = can_several && fit_on_host(x, start, false, &several);
+    *choice = *start;
+    const bool fits_one = x->status == LB_STATUS_OK && fit(x, choice);
+    if (fits_several && (!fits_one || is_better(x, &several, choice, start)))
+        *choice = several;
+    if (fits_one || fits_several || x->status != LB_STATUS_OK)
+        return x->status == LB_STATUS_OK;
+    return can_several && fit_on_host(x, start, true, choice);
 }
 
 /* All that can be tried, from the start on; *choice is what fits, if anything does. */
@@ -293,26 +326,33 @@ static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice)
             memcpy(choice->n_layers_on, spread_as.n_layers_on, sizeof choice->n_layers_on);
             fits = fit(x, choice);
         }
-        fits = fits || (x->status == LB_STATUS_OK && fit_on_host(x, start, choice));
     }
-    if (!fits && x->status == LB_STATUS_OK) {
-        *choice = *start;
-        fits = fit(x, choice);
-    }
-    return fits;
+    return fits || (x->status == LB_STATUS_OK && find_on_host(x, start, choice));
 }
 
-/* The layers of the nearest choice were spread by budgets that were too small. With its peak for each device they are
- * spread otherwise, and may not fit: then what one device would do with, where no spread matters. */
-static size_t smallest_budget(const search *x, const lb_plan_choice *start) {
-    if (x->plan->choice.n_devices == 1)
-        return x->nearest_bytes;
+static bool fits_with(const search *x, const lb_plan_choice *start, size_t budget) {
     lb_plan plan = {.request = *x->request};
     for (int d = 0; d < plan.request.n_devices; d++)
-        plan.request.device[d].budget_bytes = x->nearest_bytes;
+        plan.request.device[d].budget_bytes = budget;
     search again = {.request = &plan.request, .sizer = x->sizer, .plan = &plan, .error = x->error};
     lb_plan_choice choice;
-    return find(&again, start, &choice) ? x->nearest_bytes : x->alone_bytes;
+    return find(&again, start, &choice) && again.status == LB_STATUS_OK;
+}
+
+/* Of each device. One would do with the peak at the end of all ways. What several would do with no plan tells: how
+ * layers are spread over them depends on the budgets. So that is looked for, to some two percent. */
+static size_t smallest_budget(const search *x, const lb_plan_choice *start) {
+    enum { N_LOOKS = 5 };
+    if (x->request->n_devices == 1)
+        return x->nearest_bytes;
+    size_t high = x->alone_bytes, low = high / 2;
+    if (x->nearest_bytes < high && fits_with(x, start, x->nearest_bytes))
+        high = x->nearest_bytes;
+    for (int i = 0; i < N_LOOKS && low < high; i++) {
+        const size_t middle = low + (high - low) / 2;
+        *(fits_with(x, start, middle) ? &high : &low) = middle;
+    }
+    return high;
 }
 
 lb_status lb_plan_make(const lb_plan_request *request, const lb_plan_sizer *sizer, lb_plan *plan, lb_error *error) {

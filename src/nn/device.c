@@ -1,6 +1,7 @@
 #include "nn/device.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "nn/log.h"
 #include "nn/nvml.h"
 
@@ -122,15 +123,19 @@ bool lb_device_is_auto(const char *names) {
     return !names || !*names || strcasecmp(names, "auto") == 0;
 }
 
-/* A card's number at the start of a list of names, which goes on behind it; -1: it is another device. */
+/* A card's number at the start of a list of names, which goes on behind it; -1: it is another device, or no such list.
+ */
 static int read_card(const char **names) {
-    const char *at = *names;
-    if (strncasecmp(at, "cuda", 4) != 0 || !isdigit((unsigned char)at[4]))
+    const size_t length = strcspn(*names, ",");
+    char own[32];
+    const int card = length > 4 ? atoi(*names + 4) : -1;
+    snprintf(own, sizeof own, "CUDA%d", card);
+    const bool is_last = (*names)[length] == 0;
+    if (card < 0 || card >= CARDS_MAX || strlen(own) != length || strncasecmp(*names, own, length) != 0 ||
+        (!is_last && !(*names)[length + 1]))
         return -1;
-    char *end;
-    const long card = strtol(at + 4, &end, 10);
-    *names = *end == ',' ? end + 1 : end;
-    return (*end == ',' || *end == 0) && card < CARDS_MAX ? (int)card : -1;
+    *names += length + !is_last;
+    return card;
 }
 
 /* What cards there are can be told, and changed, before the libraries have them; but for one offered as several. */
@@ -142,19 +147,19 @@ static bool is_early(void) {
 }
 
 bool lb_devices_look(const char *names, lb_device *devices, int *n_devices) {
-    lb_nvml_memory memory;
-    *n_devices = 0;
     const bool all = lb_device_is_auto(names);
-    for (int card = 0; is_early() && *n_devices < LB_DEVICES_MAX && (all || *names); card++) {
-        if (!all)
-            card = read_card(&names);
+    const int n_cards = is_early() ? lb_nvml_count() : 0;
+    *n_devices = 0;
+    for (int i = 0; n_cards > 0 && *n_devices < LB_DEVICES_MAX && (all ? i < n_cards : *names != 0); i++) {
+        lb_nvml_memory memory;
+        const int card = all ? i : read_card(&names);
         if (!lb_nvml_read(card, &memory))
-            return all && *n_devices > 0;
+            return false; /* CUDA may see this otherwise */
         lb_device *device = &devices[(*n_devices)++];
         *device = (lb_device){.total_bytes = memory.total, .free_bytes = memory.free, .first_free_bytes = memory.free};
         snprintf(device->name, sizeof device->name, "CUDA%d", card);
-        for (int i = 0; i < *n_devices - 1; i++)
-            if (strcmp(devices[i].name, device->name) == 0)
+        for (int k = 0; k < *n_devices - 1; k++)
+            if (strcmp(devices[k].name, device->name) == 0)
                 return false;
     }
     return *n_devices > 0 && (all || !*names);
@@ -243,6 +248,8 @@ lb_status lb_device_find(const char *name, lb_device *device, lb_error *error) {
     if (lb_devices_look(name, found, &n) && (n == 1 || lb_device_is_auto(name)))
         lb_devices_limit(found[0].name, 1);
     lb_status status = lb_devices_find(name, found, &n, error);
+    if (status == LB_STATUS_OK && n_shown > 0 && found[0].is_cpu && lb_device_is_auto(name))
+        lb_log(LB_LOG_WARN, "device", "CUDA does not show CUDA%d: it is the CPU; --device names another", shown[0]);
     *device = status == LB_STATUS_OK ? found[0] : (lb_device){0};
     return status;
 }

@@ -47,7 +47,7 @@ bool lb_device_is_auto(const char *names);
 bool lb_devices_look(const char *names, lb_device *devices, int *n_devices);
 bool lb_devices_limit(const char *names, int n);
 
-/* In a line of a library's log, [n]: its names of devices become those outside. */
+/* In a line of a library's log, [n]: its names of devices ("CUDA0", not "device 0") become those outside. */
 void lb_devices_rename(char *line, size_t n);
 
 /* The place of a device found before, by its handle; 0 for another one. */

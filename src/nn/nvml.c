@@ -19,6 +19,7 @@ static int (*memory_info)(void *device, nvml_memory *memory);
 static bool ready;
 /* CUDA_VISIBLE_DEVICES as this process found it: lb_devices_limit changes it, and indices are to mean the same then. */
 static char visible[1024];
+static bool is_listed; /* it is there, perhaps empty: no card then */
 
 static void *symbol(void *library, const char *name) {
     return library ? dlsym(library, name) : NULL;
@@ -26,6 +27,7 @@ static void *symbol(void *library, const char *name) {
 
 static void start(void) {
     const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    is_listed = list != NULL;
     snprintf(visible, sizeof visible, "%s", list ? list : "");
     void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL); /* stays loaded */
     int (*init)(void) = (int (*)(void))symbol(library, "nvmlInit_v2");
@@ -45,12 +47,16 @@ static bool counts_by_bus(void) {
 
 /* What CUDA_VISIBLE_DEVICES has at a place: a number, or the name of a card. Without it the place is the number. */
 static bool read_entry(int index, char *entry, size_t n) {
-    if (!visible[0])
+    if (!is_listed)
         return snprintf(entry, n, "%d", index) > 0;
     const char *at = visible;
     for (int i = 0; at && i < index; i++)
         at = (at = strchr(at, ',')) ? at + 1 : NULL;
-    return at && *at && *at != ',' && snprintf(entry, n, "%.*s", (int)strcspn(at, ","), at) < (int)n;
+    if (!at)
+        return false;
+    at += strspn(at, " ");
+    const size_t length = strcspn(at, ", ");
+    return length > 0 && snprintf(entry, n, "%.*s", (int)length, at) < (int)n;
 }
 
 static bool find(int index, void **device) {
@@ -78,6 +84,18 @@ bool lb_nvml_read(int index, lb_nvml_memory *out) {
         return false;
     *out = (lb_nvml_memory){(size_t)memory.total, (size_t)memory.free, (size_t)memory.used};
     return true;
+}
+
+int lb_nvml_count(void) {
+    start_once();
+    unsigned n = 0;
+    if (!is_listed)
+        return ready && device_count && device_count(&n) == 0 ? (int)n : 0;
+    char entry[128];
+    int n_listed = 0;
+    while (read_entry(n_listed, entry, sizeof entry))
+        n_listed++;
+    return n_listed;
 }
 
 bool lb_nvml_entry(int index, char *entry, size_t n) {

@@ -251,7 +251,7 @@ static void read_state(const json_t *m, lb_child_state *state) {
     state->model_reserved_bytes = size_of(m, "vlm_reserved");
 }
 
-/* n_wanted: not 0 when the child needs to see so many devices, and another is to be started. */
+/* n_wanted: not 0 when another child is to be started, which sees so many devices, or, -1, what there is. */
 static lb_status start(lb_child *child, const lb_child_params *params, lb_device_order *order, bool last,
                        const atomic_bool *cancel, int *n_wanted, lb_error *error) {
     json_t *message = NULL;
@@ -263,10 +263,11 @@ static lb_status start(lb_child *child, const lb_child_params *params, lb_device
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
     const char *type = status == LB_STATUS_OK ? lb_wire_type(message) : "";
-    if ((strcmp(type, "plan") == 0 || strcmp(type, "devices") == 0) && !order->names[0])
-        read_order(message, order);
-    if (strcmp(type, "devices") == 0) {
+    if (strcmp(type, "devices") == 0)
         *n_wanted = (int)json_integer_value(json_object_get(message, "n_seen"));
+    if ((strcmp(type, "plan") == 0 || *n_wanted > 0) && !order->names[0])
+        read_order(message, order);
+    if (*n_wanted != 0) {
         json_decref(message);
         return LB_STATUS_OK;
     }
@@ -300,13 +301,15 @@ static void kill_child(lb_child *child) {
 lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cancel, lb_child **out, lb_error *error) {
     *out = NULL;
     lb_device_order own = {0}, *order = params->order ? params->order : &own;
-    for (bool last = false;;) {
+    const bool is_found = order->names[0] != 0; /* by a child before this call */
+    for (;;) {
         lb_child *child = calloc(1, sizeof *child);
         if (!child)
             return lb_error_set(error, LB_STATUS_OUT_OF_MEMORY, "no memory");
         child->fd = child->seen = -1;
+        const int settled = 1 + params->engine.n_retries;
         int n_wanted;
-        lb_status status = start(child, params, order, last, cancel, &n_wanted, error);
+        lb_status status = start(child, params, order, order->settled == settled, cancel, &n_wanted, error);
         if (status == LB_STATUS_OK && n_wanted == 0) {
             *out = child;
             return LB_STATUS_OK;
@@ -314,7 +317,10 @@ lb_status lb_child_start(const lb_child_params *params, const atomic_bool *cance
         kill_child(child);
         if (status != LB_STATUS_OK)
             return status;
-        last = n_wanted < order->n_seen; /* enough was seen to tell */
+        if (n_wanted < 0 && !is_found)
+            order->names[0] = 0;      /* what NVML said */
+        if (n_wanted < order->n_seen) /* enough was seen to tell */
+            order->settled = settled;
         order->n_seen = n_wanted;
     }
 }

@@ -5,8 +5,10 @@
  *
  *     lb_child_devices devices;
  *     lb_child_devices_choose(&devices, &params, &error);     // params.vlm.device: those that are seen
- *     ... plan ...
- *     if ((n = lb_child_devices_want(&devices, status, plan))) // not 0: a child that sees n is wanted in place of this
+ *     ... plan, unless devices.missing ...
+ *     if ((n = lb_child_devices_want(&devices, status, plan))) // not 0: a child that sees n is wanted in place of
+ * this,
+ *                                                              // or, -1, one that sees whatever there is
  *
  * Private to child_main.c.
  */
@@ -21,13 +23,14 @@ typedef struct lb_child_devices {
     lb_device_order seen; /* what params points to afterwards */
     bool last;            /* in: this child is to do with what it sees */
     bool limited;         /* it sees these, and no others */
+    bool missing;         /* and CUDA does not show them */
     int n_all, n_seen;
 } lb_child_devices;
 
 /* Errors: of lb_planner_order_devices. */
 lb_status lb_child_devices_choose(lb_child_devices *devices, lb_engine_params *params, lb_error *error);
 
-/* status: of lb_engine_plan. */
+/* status: of lb_engine_plan; plan: NULL: none was made. */
 int lb_child_devices_want(const lb_child_devices *devices, lb_status status, const lb_plan *plan);
 
 #endif

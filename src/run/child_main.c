@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "memory/store.h"
+#include "nn/device.h"
 #include "run/child_devices.h"
 #include "run/planner.h"
 #include "run/sight.h"
@@ -23,7 +24,10 @@ static int abort_fd = -1;
 
 /* ggml's last words. The process ends after this: nothing here may fail in a new way. */
 static void tell_abort(const char *cause) {
-    lb_wire_send(abort_fd, json_pack("{s:s, s:s}", "type", "abort", "cause", cause), NULL, NULL);
+    static char text[1024];
+    snprintf(text, sizeof text, "%s", cause);
+    lb_devices_rename(text, sizeof text);
+    lb_wire_send(abort_fd, json_pack("{s:s, s:s}", "type", "abort", "cause", text), NULL, NULL);
 }
 
 static void log_to_stderr(lb_log_level level, const char *stage, const char *message, void *user) {
@@ -400,7 +404,7 @@ static void send_plan(server *s, const lb_plan *plan) {
     free(json);
 }
 
-/* Another child is wanted, which sees so many devices. */
+/* Another child is wanted, which sees so many devices; -1: whatever there is. */
 static void send_want(server *s, int n) {
     const lb_device_order *order = &s->devices.all;
     send_message(s, json_pack("{s:s, s:i, s:s, s:o}", "type", "devices", "n_seen", n, "devices", order->names, "vram",
@@ -445,8 +449,8 @@ static void open_engine(server *s, const json_t *m) {
     read_devices(m, &params, &s->devices);
     if (status == LB_STATUS_OK)
         status = lb_child_devices_choose(&s->devices, &params, &error);
-    int n_wanted = 0;
-    if (status == LB_STATUS_OK && params.work) {
+    int n_wanted = status == LB_STATUS_OK ? lb_child_devices_want(&s->devices, status, NULL) : 0;
+    if (status == LB_STATUS_OK && n_wanted == 0 && params.work) {
         plan = calloc(1, sizeof *plan);
         status = plan && read_work(m, &work, &questions, &choices)
                      ? lb_engine_plan(&params, plan, &error)
@@ -455,7 +459,7 @@ static void open_engine(server *s, const json_t *m) {
         if (n_wanted == 0 && (status == LB_STATUS_OK || status == LB_STATUS_DOES_NOT_FIT))
             send_plan(s, plan);
     }
-    if (n_wanted > 0)
+    if (n_wanted != 0)
         lb_tokenizer_free(params.tokenizer);
     else if (status == LB_STATUS_OK && !json_is_true(json_object_get(m, "plan_only")))
         status = lb_engine_open(&params, plan, &s->engine, &error);
@@ -464,7 +468,7 @@ static void open_engine(server *s, const json_t *m) {
     free(questions);
     free(choices);
     free(plan);
-    if (n_wanted > 0) {
+    if (n_wanted != 0) {
         send_want(s, n_wanted);
         return;
     }

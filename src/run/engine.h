@@ -76,8 +76,10 @@ lb_engine_params lb_engine_default_params(void);
 typedef struct lb_device_order {
     char names[64 * LB_DEVICES_MAX]; /* as --device takes them; "": there is one device, or nothing was found yet */
     size_t vram[LB_DEVICES_MAX];
-    int n_vram; /* 0: --vram does not tell them apart */
-    int n_seen; /* how many of them, the first, an engine needs to see, as far as is known; 0: not yet */
+    int n_vram;  /* 0: --vram does not tell them apart */
+    int n_seen;  /* how many of them, the first, an engine needs to see, as far as is known; 0: not yet; -1: what is
+                    seen cannot be chosen */
+    int settled; /* 1 + the number of smaller plans for which n_seen is the last word; 0: for none */
 } lb_device_order;
 
 /* params then point to order->names. */

@@ -177,12 +177,15 @@ void lb_lanes_start(lb_run *r) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Weights of fewer bits the first engine may have to make, and the others find them made. */
+/* Weights of fewer bits the first engine may have to make, and the others find them made. Of a card that is offered as
+ * several each would take what is free for its own. */
 static bool can_start_early(const lb_engine_params *p) {
-    return p->weight_bits == 0 && !(p->allow & (LB_ALLOW_WEIGHTS_Q8 | LB_ALLOW_WEIGHTS_Q4));
+    return !getenv("GGML_CUDA_DEVICES") && p->weight_bits == 0 &&
+           !(p->allow & (LB_ALLOW_WEIGHTS_Q8 | LB_ALLOW_WEIGHTS_Q4));
 }
 
 void lb_lanes_start_early(lb_run *r, const lb_child_state *state) {
+    /* also called for the first lane's later engines: then both have been done */
     lb_error ignored; /* told when the first engine is there */
     if (state->fits && can_start_early(&r->params->child.engine) && lb_lanes_deal(r, state, &ignored) == LB_STATUS_OK)
         lb_lanes_start(r);
@@ -243,6 +246,7 @@ void lb_lanes_undo(lb_run *r) {
 }
 
 void lb_lanes_end(lb_run *r) {
+    r->stop = true; /* at once: the first engine may take its time to end */
     lb_child_stop(r->lane[0].child);
     r->lane[0].child = NULL;
     join(r);

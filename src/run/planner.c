@@ -151,7 +151,6 @@ static size_t worth_of(const lb_engine_params *params, const lb_device *device, 
     return budget < device->first_free_bytes ? budget : device->first_free_bytes;
 }
 
-/* early: before the libraries have the devices, where that can be done */
 static lb_status find_devices(const lb_engine_params *params, bool early, lb_device *device, int *n, lb_error *error) {
     lb_status status = early && lb_devices_look(params->vlm.device, device, n)
                            ? LB_STATUS_OK
@@ -162,11 +161,12 @@ static lb_status find_devices(const lb_engine_params *params, bool early, lb_dev
     return status;
 }
 
-lb_status lb_planner_order_devices(const lb_engine_params *params, lb_device_order *order, lb_error *error) {
+lb_status lb_planner_order_devices(const lb_engine_params *params, bool early, lb_device_order *order,
+                                   lb_error *error) {
     *order = (lb_device_order){0};
     lb_device device[LB_DEVICES_MAX];
     int n;
-    lb_status status = find_devices(params, true, device, &n, error);
+    lb_status status = find_devices(params, early, device, &n, error);
     if (status != LB_STATUS_OK || n < 2)
         return status;
     size_t worth[LB_DEVICES_MAX], used = 0;

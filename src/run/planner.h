@@ -27,9 +27,9 @@ typedef struct lb_planner lb_planner;
 /* Of several devices, the order in which they are used, by what they have to give: their budgets or what is free, where
  * that is less. Each place has the first of those named whose share is within a tenth of the largest that is left; the
  * vision models, and whatever fits one device, are on the first. order->names stays empty where there is one device. To
- * be called before anything is taken on a device, and makes no context itself where it is the first call of all into
- * the libraries (lb_devices_look). Errors: of lb_devices_find; --vram names too many. */
-lb_status lb_planner_order_devices(const lb_engine_params *params, lb_device_order *order, lb_error *error);
+ * be called before anything is taken on a device. early: by lb_devices_look where that can tell. Errors: of
+ * lb_devices_find; --vram names too many. */
+lb_status lb_planner_order_devices(const lb_engine_params *params, bool early, lb_device_order *order, lb_error *error);
 
 /* params: borrowed until lb_planner_free. */
 lb_status lb_planner_open(const lb_engine_params *params, const lb_plan_load *load, lb_planner **planner,

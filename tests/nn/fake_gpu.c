@@ -17,6 +17,7 @@
  * until two devices have come so far; the file counts them.
  * LOWBEAM_FAKE_GPU_CUDA: they are called CUDA0, CUDA1, ..., and a process sees those that CUDA_VISIBLE_DEVICES lists
  * when it first uses one, counted anew, as it is with CUDA; tests/nn/fake_nvml.c is the driver's library to that. The
+ * LOWBEAM_FAKE_GPU_HIDDEN: of those the number of one that the driver's library has and CUDA does not show. The
  * log has them under their own numbers, and a line "PID CUDA1 seen 0" for each that a process sees.
  *
  * As CUDA's devices, in what decides over memory: buffers that are not the host's, aligned to 128 bytes, quantized rows
@@ -323,25 +324,30 @@ static size_t all_bytes[LB_DEVICES_MAX];
 
 /* Once, and not when they are registered: that is before main. */
 static void see(void) {
-    const char *list = as_cuda() ? getenv("CUDA_VISIBLE_DEVICES") : NULL;
-    for (size_t i = 0; i < n_fakes; i++) {
-        fake *f = &fakes[i];
-        f->number = list ? -1 : (int)i;
-        if (list && *list) {
-            char *end;
-            f->number = (int)strtol(list, &end, 10);
+    const char *list = as_cuda() ? getenv("CUDA_VISIBLE_DEVICES") : NULL, *hidden = getenv("LOWBEAM_FAKE_GPU_HIDDEN");
+    const int not_shown = hidden ? atoi(hidden) : -1;
+    size_t n = 0;
+    for (int next = 0; n < n_fakes; next++) {
+        char *end;
+        int number = list ? (int)strtol(list, &end, 10) : next;
+        if (list && end == list)
+            break;
+        if (list)
             list = *end ? end + 1 : end;
-        }
-        if (f->number >= (int)n_fakes)
-            abort(); /* CUDA would see none any more */
-        if (f->number < 0) {
-            snprintf(f->name, sizeof f->name, "hidden");
+        if (number == not_shown && !list)
             continue;
-        }
-        f->total = all_bytes[f->number];
+        if (number == not_shown || number < 0 || number >= (int)n_fakes)
+            break; /* what comes behind it in a list is not shown either */
+        fake *f = &fakes[n++];
+        f->number = number;
+        f->total = all_bytes[number];
         snprintf(f->description, sizeof f->description, "pretended GPU of %.1f MiB", (double)f->total / (1 << 20));
         if (as_cuda())
             note(f, "seen", 0);
+    }
+    for (; n < n_fakes; n++) {
+        fakes[n].number = -1;
+        snprintf(fakes[n].name, sizeof fakes[n].name, "hidden");
     }
 }
 

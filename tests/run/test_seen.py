@@ -109,11 +109,39 @@ class Seen(harness.Test):
             run = self.ask(ALL, "--engines", "1", *options, env={"CUDA_VISIBLE_DEVICES": "2,1"})
             self.assert_seen(run, reference, process)
             self.assertIn("(CUDA1)" if options else "(CUDA0)", run.out)
+        run = self.ask(ALL, "--engines", "2", "--vram", "3GiB,3GiB", env={"CUDA_VISIBLE_DEVICES": "2, 1"})
+        self.assertEqual((run.status, sorted(run.processes)), (0, [(["CUDA1"], ["CUDA1"]), (["CUDA2"], ["CUDA2"])]), run)
+        run = self.ask(ALL, env={"CUDA_VISIBLE_DEVICES": ""})  # none
+        self.assert_seen(run, reference)
+        self.assertIn("(CPU)", run.out)
+        run = self.ask(ALL, "--device", "cuda0,cuda1,", env={})
+        self.assertEqual(run.status, 1, run)
         run = self.ask(ALL, "--device", "cuda2", env={"CUDA_VISIBLE_DEVICES": "2,1"})
         self.assertEqual(run.status, 1, run)
         self.assertIn("there is no such device; there are: CPU, CUDA0, CUDA1", run.err)
 
+    def test_cards_that_cuda_does_not_show(self):
+        """The driver's library knows one more, as of a card that is divided: what CUDA shows is used, all of it seen."""
+        reference = self.reference()
+        hidden = {"LOWBEAM_FAKE_GPU_HIDDEN": "0"}
+        run = self.ask(ALL, "--engines", "1", env=hidden)
+        self.assert_seen(run, reference, ("CUDA1,CUDA2", "CUDA1"))
+        budget = f"{self.plan() - 4}MiB"
+        run = self.ask("4GiB,4GiB,2GiB", "--vram", budget, env={"LOWBEAM_FAKE_GPU_HIDDEN": "2"})
+        self.assert_seen(run, reference, ("CUDA0", ""), ("CUDA0,CUDA1", ""), ("CUDA0,CUDA1", "CUDA0,CUDA1"))
+
+    def test_replaced_engines(self):
+        """What was found out of how many cards are needed is kept."""
+        run = self.ask("4GiB,4GiB", "--engines", "1", "--vram", f"{self.plan() - 4}MiB,200MiB",
+                       env={"LOWBEAM_TEST_FAULT": f"abort:q01:{self.path('mark')}:1"})
+        self.assert_seen(run, self.reference(), ("CUDA0", ""), ("CUDA0,CUDA1", ""), ("CUDA0", "CUDA0"), ("CUDA0", "CUDA0"))
+        self.assertIn("starting another one", run.err)
+
     def test_libraries_errors_name_the_card(self):
+        lost = self.write("lost", "CUDA0:8")  # as the process on the second card calls it
+        run = self.ask(ALL, "--device", "cuda1", env={"LOWBEAM_FAKE_GPU_LOST": lost})
+        self.assertIn("CUDA1 is lost", run.err)
+        self.assertNotIn("CUDA0", run.err)
         ballast = self.write("ballast", str(4090 * MIB))
         run = self.ask(ALL, "--device", "cuda1", "--vram", "1GiB", env={"LOWBEAM_FAKE_GPU_BALLAST": ballast})
         self.assertEqual(run.status, 4, run)
