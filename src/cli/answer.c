@@ -16,7 +16,7 @@ static const char plan_usage[] =
     "lowbeam plan QUESTIONS.json [the options of lowbeam answer] [--json]\n"
     "\n"
     "What lowbeam answer with the same options would hold on each device, by part and by phase, and what it\n"
-    "would do to stay within --vram. Reads headers only and loads no weight; a second or two. Exit status 4,\n"
+    "would do to stay within --vram. Reads headers only and loads no weight; a few seconds. Exit status 4,\n"
     "with the smallest budget that would do, when it does not fit.\n";
 
 static const char answer_usage[] =
