@@ -25,7 +25,7 @@ typedef enum lb_plan_way {
 
 enum {
     LB_UBATCH_LEAST = 64,
-    LB_UBATCH_MOST = 4096, /* larger ones gain nothing more, and libllama is slower with them */
+    LB_UBATCH_MOST = 2048, /* larger ones gain nothing, and libllama is slower with them */
     LB_OTHER_STEPS = 4     /* beside those of the shared prompt: the questions' own tokens, and a few of an answer */
 };
 

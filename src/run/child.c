@@ -273,11 +273,14 @@ static lb_status start(lb_child *child, const lb_child_params *params, lb_device
     }
     if (strcmp(type, "plan") == 0) {
         read_plan(message, &child->state);
-        if (params->planned)
-            params->planned(&child->state, params->user);
         json_decref(message);
         message = NULL;
-        status = next_message(child, cancel, NULL, &message, error);
+        if (params->check)
+            status = params->check(&child->state, params->user, error);
+        if (status == LB_STATUS_OK && params->planned)
+            params->planned(&child->state, params->user);
+        if (status == LB_STATUS_OK)
+            status = next_message(child, cancel, NULL, &message, error);
     }
     if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "ready") != 0) {
         char *text = lb_wire_bytes_get(json_object_get(message, "message"));
@@ -462,6 +465,7 @@ lb_status lb_child_plan(const lb_child_params *given, const atomic_bool *cancel,
     *plan = (lb_child_state){0};
     lb_child_params params = *given;
     params.plan_only = true;
+    params.check = NULL;
     params.planned = copy_plan;
     params.user = plan;
     lb_child *child = NULL;

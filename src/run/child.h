@@ -36,7 +36,9 @@ typedef struct lb_child_params {
     const char *program; /* the lowbeam program; NULL: the running one */
     const char *trace;   /* file that the ledger's events are appended to; NULL: none */
     bool plan_only;      /* make the plan and load nothing */
-    /* Called when the plan is made, before anything is loaded; NULL: nobody wants to know. */
+    /* Called when the plan is made, before anything is loaded; NULL: nobody wants to know. check before planned: what
+     * is not OK ends the child, and lb_child_start returns it. */
+    lb_status (*check)(const struct lb_child_state *state, void *user, lb_error *error);
     void (*planned)(const struct lb_child_state *state, void *user);
     void *user;
     lb_device_order *order; /* of the run's children: the first one's plan fills it, the others are told; NULL: each

@@ -26,6 +26,18 @@ static void planned(const lb_child_state *state, void *user) {
         lb_lanes_start_early(r, state);
 }
 
+/* Of another engine's first children. Which lane answers a video is chance: its answers must not depend on that. */
+static lb_status check(const lb_child_state *state, void *user, lb_error *error) {
+    const lb_lane *lane = user;
+    const lb_run *r = lane->run;
+    if (lane->number == 0 || lane->state != LB_LANE_STARTING || !state->fits || strcmp(state->numbers, r->numbers) == 0)
+        return LB_STATUS_OK;
+    return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
+                        "its memory plan would give other answers (%s) than the first engine's (%s); with the same "
+                        "--vram for all devices their plans are the same",
+                        state->numbers, r->numbers);
+}
+
 void lb_lane_init(lb_run *r, int number) {
     lb_lane *lane = &r->lane[number];
     lane->run = r;
@@ -33,6 +45,7 @@ void lb_lane_init(lb_run *r, int number) {
     lane->child_params = r->params->child;
     lane->child_params.order = &lane->order;
     lane->child_params.engine.work = r->work ? lb_work_get(r->work) : NULL;
+    lane->child_params.check = check;
     lane->child_params.planned = planned;
     lane->child_params.user = lane;
     lane->state = LB_LANE_STARTING;

@@ -49,6 +49,7 @@ lb_status lb_lanes_deal(lb_run *r, const lb_child_state *state, lb_error *error)
     if (status != LB_STATUS_OK || n == 1)
         return status; /* the one may have all devices, should it need more of them later */
     r->all_devices = first->order;
+    memcpy(r->numbers, state->numbers, sizeof r->numbers);
     const size_t ram = r->params->child.engine.ram_bytes;
     for (int i = 0; i < n; i++) {
         lb_lane *lane = &r->lane[i];
@@ -73,18 +74,12 @@ static size_t kind_length(const char *device) {
     return n;
 }
 
-/* Which lane answers a video is chance: its answers must not depend on that. */
 static lb_status compare_with_first(lb_lane *lane, lb_error *error) {
     lb_run *r = lane->run;
     const lb_child_state *own = lb_child_get_state(lane->child), *first = &r->result->engine;
     const size_t n = kind_length(own->device);
     if (n != kind_length(first->device) || strncmp(own->device, first->device, n) != 0)
         return lb_error_set(error, LB_STATUS_INVALID_ARGUMENT, "%s and %s count otherwise", first->device, own->device);
-    if (strcmp(own->numbers, first->numbers) != 0)
-        return lb_error_set(error, LB_STATUS_DOES_NOT_FIT,
-                            "its memory plan would give other answers (%s) than the first engine's (%s); with the same "
-                            "--vram for all devices their plans are the same",
-                            own->numbers, first->numbers);
     lane->as_first = strcmp(own->device_description, first->device_description) == 0;
     if (!lane->as_first) {
         char name[128], message[512];

@@ -23,6 +23,8 @@ enum {
     PROBE_MIB = 12,         /* what the small product that measures it takes more than a model's do */
     DETECTOR_POOL_MIB = 28, /* of the detector, at least */
     CHURN_MIB = 32,         /* what the driver keeps where buffers come and go */
+    STEP_MOST = 2048,       /* prompt tokens up to which the pool is as it is reckoned; beyond, on the second of two */
+    STEP_MORE_BYTES = 9216, /* cards, it was seen to be so much larger for each; why is not known (docs/memory.md) */
     MARGIN_PERCENT = 2,     /* of the card, left free when no --vram is given */
     MARGIN_MIB = 256
 };
@@ -72,8 +74,12 @@ static size_t pool_bytes(const lb_planner *planner, const lb_device *device, int
  * bits and two scales, and without cuBLAS; but for attention without its own kernel. */
 static size_t language_pool_bytes(const lb_planner *planner, const lb_device *device, const lb_plan_choice *c) {
     const lb_language_shape *shape = lb_language_probe_shape(planner->language);
-    if (!is_cuda(device) || planner->params->vlm.exact || (c->weight_bits == 0 && !shape->is_quantized))
-        return pool_bytes(planner, device, c->n_ubatch, shape->n_ff, shape->n_embd);
+    if (!is_cuda(device))
+        return 0;
+    if (planner->params->vlm.exact || (c->weight_bits == 0 && !shape->is_quantized)) {
+        const size_t more = c->n_ubatch > STEP_MOST ? (size_t)(c->n_ubatch - STEP_MOST) * STEP_MORE_BYTES : 0;
+        return pool_bytes(planner, device, c->n_ubatch, shape->n_ff, shape->n_embd) + whole_pages(more);
+    }
     return whole_pages((size_t)c->n_ubatch * (size_t)shape->n_ff / 32 * 36);
 }
 

@@ -33,9 +33,10 @@ typedef struct lb_run {
     lb_journal *journal;
     lb_error journal_error;
     lb_queue queue;
-    bool dealt;                  /* devices to lanes */
-    lb_device_order all_devices; /* before that */
-    bool started;                /* the threads of the other lanes */
+    bool dealt;                                         /* devices to lanes */
+    lb_device_order all_devices;                        /* before that */
+    char numbers[sizeof((lb_child_state *)0)->numbers]; /* of the first engine's plan */
+    bool started;                                       /* the threads of the other lanes */
     /* Held by the mutex. */
     bool begun;   /* the first engine is there, and the journal: others may answer */
     bool closing; /* lanes at rest end their engines and threads */
