@@ -262,16 +262,21 @@ static lb_status start(lb_child *child, const lb_child_params *params, lb_device
         status = bury(child, error);
     if (status == LB_STATUS_OK)
         status = next_message(child, cancel, NULL, &message, error);
-    const char *type = status == LB_STATUS_OK ? lb_wire_type(message) : "";
-    if (strcmp(type, "devices") == 0)
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "order") == 0) {
+        if (!order->names[0])
+            read_order(message, order);
+        json_decref(message);
+        message = NULL;
+        status = next_message(child, cancel, NULL, &message, error);
+    }
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "devices") == 0) {
         *n_wanted = (int)json_integer_value(json_object_get(message, "n_seen"));
-    if ((strcmp(type, "plan") == 0 || *n_wanted > 0) && !order->names[0])
-        read_order(message, order);
-    if (*n_wanted != 0) {
+        if (*n_wanted > 0 && !order->names[0])
+            read_order(message, order);
         json_decref(message);
         return LB_STATUS_OK;
     }
-    if (strcmp(type, "plan") == 0) {
+    if (status == LB_STATUS_OK && strcmp(lb_wire_type(message), "plan") == 0) {
         read_plan(message, &child->state);
         json_decref(message);
         message = NULL;

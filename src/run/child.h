@@ -5,10 +5,10 @@
  * parent -> child: {"type":"open", settings}, {"type":"video", ...} with the descriptors of the tiles
  *                  and, for the detector, of the frames and their pictures, {"type":"memory"},
  *                  {"type":"stop"}
- * child -> parent: {"type":"devices"}: another child is wanted, which sees so many devices (child_devices.h), and that
- * was all; or {"type":"plan"}, {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video
- * {"type":"reply"}..., {"type":"done"};
- *                  {"type":"abort", "cause"} when a library aborts
+ * child -> parent: {"type":"order"}: the devices, in the order in which they are used; then {"type":"devices"}: another
+ *                  child is wanted, which sees so many of them (child_devices.h), and that was all; or {"type":"plan"},
+ *                  {"type":"ready"} or {"type":"error"}; {"type":"memory"}; for a video {"type":"reply"}...,
+ *                  {"type":"done"}; {"type":"abort", "cause"} when a library aborts
  */
 #ifndef LB_RUN_CHILD_H
 #define LB_RUN_CHILD_H

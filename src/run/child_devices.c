@@ -30,18 +30,18 @@ static void see_all(lb_child_devices *d) {
     d->seen = d->all;
 }
 
-lb_status lb_child_devices_choose(lb_child_devices *d, lb_engine_params *params, lb_error *error) {
+lb_status lb_child_devices_order(lb_child_devices *d, const lb_engine_params *params, lb_error *error) {
+    return params->work && !d->all.names[0] ? lb_planner_order_devices(params, d->all.n_seen >= 0, &d->all, error)
+                                            : LB_STATUS_OK;
+}
+
+void lb_child_devices_choose(lb_child_devices *d, lb_engine_params *params) {
     const bool choose = d->all.n_seen >= 0;
-    lb_status status = LB_STATUS_OK;
     if (!params->work) {
         if (choose)
             see_first(d, params);
-        return LB_STATUS_OK;
+        return;
     }
-    if (!d->all.names[0])
-        status = lb_planner_order_devices(params, choose, &d->all, error);
-    if (status != LB_STATUS_OK)
-        return status;
     see_all(d);
     if (choose && d->n_all > 0) {
         const int n = d->all.n_seen > 0 && d->all.n_seen <= d->n_all ? d->all.n_seen : 1;
@@ -57,7 +57,6 @@ lb_status lb_child_devices_choose(lb_child_devices *d, lb_engine_params *params,
     }
     lb_device_order_apply(&d->seen, params);
     params->more_devices = d->n_seen < d->n_all && !d->last;
-    return LB_STATUS_OK;
 }
 
 int lb_child_devices_want(const lb_child_devices *d, lb_status status, const lb_plan *plan) {

@@ -4,7 +4,8 @@
  * it is. Else the parent starts another that sees all; and where that one's plan needs fewer, another that sees those.
  *
  *     lb_child_devices devices;
- *     lb_child_devices_choose(&devices, &params, &error);     // params.vlm.device: those that are seen
+ *     lb_child_devices_order(&devices, &params, &error);      // the parent is told, in case that CUDA kills this
+ * process lb_child_devices_choose(&devices, &params);             // params.vlm.device: those that are seen
  *     ... plan, unless devices.missing ...
  *     if ((n = lb_child_devices_want(&devices, status, plan))) // not 0: a child that sees n is wanted in place of
  * this,
@@ -27,8 +28,10 @@ typedef struct lb_child_devices {
     int n_all, n_seen;
 } lb_child_devices;
 
-/* Errors: of lb_planner_order_devices. */
-lb_status lb_child_devices_choose(lb_child_devices *devices, lb_engine_params *params, lb_error *error);
+/* all.names, where they are not known yet and there is a plan to be made. Errors: of lb_planner_order_devices. */
+lb_status lb_child_devices_order(lb_child_devices *devices, const lb_engine_params *params, lb_error *error);
+
+void lb_child_devices_choose(lb_child_devices *devices, lb_engine_params *params);
 
 /* status: of lb_engine_plan; plan: NULL: none was made. */
 int lb_child_devices_want(const lb_child_devices *devices, lb_status status, const lb_plan *plan);

@@ -387,27 +387,25 @@ static void write_numbers(const lb_plan *plan, char *text, size_t n) {
 }
 
 static void send_plan(server *s, const lb_plan *plan) {
-    const lb_device_order *order = &s->devices.all;
     char numbers[sizeof((lb_child_state *)0)->numbers];
     write_numbers(plan, numbers, sizeof numbers);
     char adapted[sizeof plan->step + 2] = "", *text = lb_plan_text(plan), *json = lb_plan_json(plan);
     for (int i = 0; i < plan->n_steps; i++)
         snprintf(adapted + strlen(adapted), sizeof adapted - strlen(adapted), "%s%s", i ? "; " : "", plan->step[i]);
     const size_t host = plan->host_bytes[LB_COMPONENT_HOST_WEIGHTS] + plan->host_bytes[LB_COMPONENT_EMBEDDINGS];
-    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:i, s:s, s:s, s:o}", "type", "plan", "text",
+    send_message(s, json_pack("{s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:i, s:s}", "type", "plan", "text",
                               lb_wire_bytes(text), "json", lb_wire_bytes(json), "adapted", lb_wire_bytes(adapted),
                               "fits", (int)plan->fits, "changes_answers", (int)plan->changes_answers, "host_bytes",
                               (json_int_t)host, "clip_bytes", (json_int_t)plan->clip_bytes, "n_devices",
-                              plan->choice.n_devices, "numbers", numbers, "devices", order->names, "vram",
-                              lb_wire_sizes(order->vram, order->n_vram)));
+                              plan->choice.n_devices, "numbers", numbers));
     free(text);
     free(json);
 }
 
-/* Another child is wanted, which sees so many devices; -1: whatever there is. */
-static void send_want(server *s, int n) {
+/* "order": of all devices; "devices": another child is wanted, which sees so many of them; -1: whatever there is. */
+static void send_devices(server *s, const char *type, int n) {
     const lb_device_order *order = &s->devices.all;
-    send_message(s, json_pack("{s:s, s:i, s:s, s:o}", "type", "devices", "n_seen", n, "devices", order->names, "vram",
+    send_message(s, json_pack("{s:s, s:i, s:s, s:o}", "type", type, "n_seen", n, "devices", order->names, "vram",
                               lb_wire_sizes(order->vram, order->n_vram)));
 }
 
@@ -448,7 +446,11 @@ static void open_engine(server *s, const json_t *m) {
     params.work = json_is_object(json_object_get(m, "work")) ? &work : NULL;
     read_devices(m, &params, &s->devices);
     if (status == LB_STATUS_OK)
-        status = lb_child_devices_choose(&s->devices, &params, &error);
+        status = lb_child_devices_order(&s->devices, &params, &error);
+    if (status == LB_STATUS_OK) {
+        send_devices(s, "order", 0);
+        lb_child_devices_choose(&s->devices, &params);
+    }
     int n_wanted = status == LB_STATUS_OK ? lb_child_devices_want(&s->devices, status, NULL) : 0;
     if (status == LB_STATUS_OK && n_wanted == 0 && params.work) {
         plan = calloc(1, sizeof *plan);
@@ -469,7 +471,7 @@ static void open_engine(server *s, const json_t *m) {
     free(choices);
     free(plan);
     if (n_wanted != 0) {
-        send_want(s, n_wanted);
+        send_devices(s, "devices", n_wanted);
         return;
     }
     if (status != LB_STATUS_OK) {

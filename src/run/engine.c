@@ -133,7 +133,7 @@ int lb_device_order_count(const lb_device_order *order) {
 }
 
 void lb_device_order_take(const lb_device_order *all, int first, int n, lb_device_order *own) {
-    *own = (lb_device_order){.n_vram = all->n_vram > 0 ? n : 0, .n_seen = n};
+    *own = (lb_device_order){.n_vram = all->n_vram > 0 ? n : 0, .n_seen = all->n_seen < 0 ? -1 : n};
     const char *from = all->names;
     for (int i = 0; i < first; i++)
         from = strchr(from, ',') + 1;

@@ -87,7 +87,7 @@ void lb_device_order_apply(const lb_device_order *order, lb_engine_params *param
 
 int lb_device_order_count(const lb_device_order *order); /* of its devices; 0: it has none */
 
-/* own: the devices first to first + n - 1 of all, all of them seen. */
+/* own: the devices first to first + n - 1 of all, all of them seen (where that can be chosen). */
 void lb_device_order_take(const lb_device_order *all, int first, int n, lb_device_order *own);
 
 /* The memory plan for params (work must be set), without loading a weight. Errors: DOES_NOT_FIT (plan is filled in all

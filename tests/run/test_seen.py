@@ -126,6 +126,9 @@ class Seen(harness.Test):
         hidden = {"LOWBEAM_FAKE_GPU_HIDDEN": "0"}
         run = self.ask(ALL, "--engines", "1", env=hidden)
         self.assert_seen(run, reference, ("CUDA1,CUDA2", "CUDA1"))
+        run = self.ask(ALL, "--engines", "2", env={"LOWBEAM_FAKE_GPU_MS": "30", **hidden}, n_videos=4)
+        self.assertEqual(run.status, 0, run)
+        self.assertEqual(sorted(",".join(held) for _, held in run.processes), ["CUDA1", "CUDA2"], run)
         budget = f"{self.plan() - 4}MiB"
         run = self.ask("4GiB,4GiB,2GiB", "--vram", budget, env={"LOWBEAM_FAKE_GPU_HIDDEN": "2"})
         self.assert_seen(run, reference, ("CUDA0", ""), ("CUDA0,CUDA1", ""), ("CUDA0,CUDA1", "CUDA0,CUDA1"))
@@ -151,6 +154,12 @@ class Seen(harness.Test):
     def test_without_the_drivers_library(self):
         run = self.ask(ALL, "--engines", "1", env={"LD_LIBRARY_PATH": ""})
         self.assert_seen(run, self.reference(), ("CUDA0,CUDA1,CUDA2", "CUDA0"))
+
+    def test_a_card_that_kills_before_there_is_a_plan(self):
+        lost = {"LOWBEAM_FAKE_GPU_LOST": self.write("lost", "CUDA0:0")}
+        run = self.ask(ALL, env=lost)
+        self.assertEqual(run.status, 1, run)
+        self.assertIn("if it is CUDA0, --device CUDA1,CUDA2 leaves that out", run.err)
 
     def test_detect(self):
         for options, saw in (((), "CUDA0"), (("--device", "cuda1"), "CUDA1")):
