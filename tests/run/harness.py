@@ -213,7 +213,7 @@ def processes():
             with open(f"/proc/{name}/stat", "rb") as file:
                 state, parent = file.read().rsplit(b")", 1)[1].split()[:2]
             with open(f"/proc/{name}/cmdline", "rb") as file:
-                found[int(name)] = (int(parent), state.decode(), file.read().replace(b"\0", b" ").decode())
+                found[int(name)] = (int(parent), state.decode(), file.read().replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 
