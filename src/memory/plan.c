@@ -85,18 +85,25 @@ static double room_for_layers(const lb_plan_request *r, const lb_plan_choice *c,
     return sees < speaks / (layer + kv) ? sees : speaks / (layer + kv);
 }
 
+/* Sizes for room_for_layers. Errors: search.status. */
+static bool sizes_apart(search *x, const lb_plan_choice *c, lb_plan_sizes *sizes) {
+    lb_plan_choice apart = *c;
+    apart.n_devices = 2;
+    apart.n_host_layers = 0;
+    apart.n_layers_on[0] = x->request->n_layer;
+    apart.n_layers_on[1] = 1;
+    apart.n_cells = lb_plan_cells(x->request, c);
+    *sizes = (lb_plan_sizes){0};
+    x->status = x->sizer->sizes(x->sizer->user, &apart, sizes, x->error);
+    return x->status == LB_STATUS_OK;
+}
+
 /* Layers of the language model over n devices, as even as their room allows; the last one has the output. Where one has
  * room for none it gets none if `some` will do; else, or where it is all of them, false. */
 static bool spread(search *x, lb_plan_choice *c, int n, bool some) {
     const lb_plan_request *r = x->request;
-    lb_plan_choice apart = *c;
-    apart.n_devices = 2;
-    apart.n_layers_on[0] = r->n_layer;
-    apart.n_layers_on[1] = 1;
-    apart.n_cells = lb_plan_cells(r, c);
-    lb_plan_sizes sizes = {0};
-    x->status = x->sizer->sizes(x->sizer->user, &apart, &sizes, x->error);
-    if (x->status != LB_STATUS_OK)
+    lb_plan_sizes sizes;
+    if (!sizes_apart(x, c, &sizes))
         return false;
     while (some && n > 1 && room_for_layers(r, c, &sizes, n - 1, true) <= 0)
         n--;
@@ -135,18 +142,13 @@ static size_t highest_peak(const lb_plan *plan) {
  * for, and it has the rest of the layers, from the first on. False: none of the others has room for any. */
 static bool fill_others(search *x, lb_plan_choice *c) {
     const lb_plan_request *r = x->request;
-    lb_plan_choice apart = *c;
-    apart.n_devices = 2;
-    apart.n_host_layers = 0;
-    apart.n_layers_on[0] = r->n_layer;
-    apart.n_layers_on[1] = 1;
-    apart.n_cells = lb_plan_cells(r, c);
-    lb_plan_sizes sizes = {0};
-    x->status = x->sizer->sizes(x->sizer->user, &apart, &sizes, x->error);
+    lb_plan_sizes sizes;
+    if (!sizes_apart(x, c, &sizes))
+        return false;
     int n = r->n_devices, left = r->n_layer;
-    while (x->status == LB_STATUS_OK && n > 1 && room_for_layers(r, c, &sizes, n - 1, true) < 1)
+    while (n > 1 && room_for_layers(r, c, &sizes, n - 1, true) < 1)
         n--;
-    if (x->status != LB_STATUS_OK || n == 1)
+    if (n == 1)
         return false;
     memset(c->n_layers_on, 0, sizeof c->n_layers_on);
     for (int d = n - 1; d > 0; d--) {
@@ -304,8 +306,8 @@ static bool find(search *x, const lb_plan_choice *start, lb_plan_choice *choice)
     const lb_plan_request *r = x->request;
     bool fits = false;
     /* the fewest devices that hold it as it is; else all of them with the ways to fit, spread by what is left beside
-     * the parts as they are or, where that is nothing, as small as they can be; else with layers on the host; else one
-     */
+     * the parts as they are or, where that is nothing, as small as they can be; else all or one, with layers on the
+     * host */
     for (int n = 1; n <= r->n_devices && (r->n_devices > 1 || r->more_devices) && !fits; n++) {
         *choice = *start;
         fits = x->status == LB_STATUS_OK && (n == 1 || spread(x, choice, n, false)) && try(x, choice);

@@ -14,7 +14,8 @@ typedef struct lb_nvml_memory {
 } lb_nvml_memory;
 bool lb_nvml_read(int index, lb_nvml_memory *memory);
 
-/* Cards that this process was given; whether NVML and CUDA know them all is another matter. 0 without the library. */
+/* Cards that this process was given; whether NVML and CUDA know them all is another matter. Where no
+ * list says it, 0 without the library. */
 int lb_nvml_count(void);
 
 /* The card's entry in CUDA_VISIBLE_DEVICES; its number where there is no such list. false: the list is shorter. */

@@ -268,28 +268,32 @@ static void test_what_is_not_needed_is_taken_back(void **state) {
     assert_int_equal(plan.choice.n_host_layers, 0);
 }
 
+/* Of layers on the host, in the steps of the prompt. */
+static int64_t crossings(const lb_plan_request *r, const lb_plan_choice *c) {
+    const int n_tokens = r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
+    return (int64_t)c->n_host_layers * ((n_tokens + c->n_ubatch - 1) / c->n_ubatch);
+}
+
 /* Layers on the host cross once a step: steps are larger then, unless the user named their size, and no question is
  * asked alone for it. */
 static void test_host_layers_cross_seldom(void **state) {
     (void)state;
     int n_larger = 0;
     for (size_t budget = 15 * GIB; budget >= 5 * GIB; budget -= 256 * MIB) {
-        int crossings[2];
+        int64_t crossed[2];
         for (int fixed = 0; fixed < 2; fixed++) {
             lb_plan_request r = request_of(1, budget, 0, false);
             r.fixed_ubatch = fixed;
             lb_error error = {0};
             assert_int_equal(make(&r, &error), LB_STATUS_OK);
-            const int n_tokens = r.n_frames * r.tiles_per_frame * r.tokens_per_tile + r.text_tokens;
-            crossings[fixed] =
-                plan.choice.n_host_layers * ((n_tokens + plan.choice.n_ubatch - 1) / plan.choice.n_ubatch + 4);
+            crossed[fixed] = crossings(&r, &plan.choice) + 4 * plan.choice.n_host_layers; /* and those of questions */
             if (plan.choice.n_host_layers > 0) {
                 assert_int_equal(plan.choice.n_parallel, r.n_parallel);
                 assert_true(fixed ? plan.choice.n_ubatch == r.n_ubatch : plan.choice.n_ubatch >= r.n_ubatch);
             }
         }
-        assert_true(crossings[0] <= crossings[1]);
-        n_larger += crossings[0] < crossings[1];
+        assert_true(crossed[0] <= crossed[1]);
+        n_larger += crossed[0] < crossed[1];
     }
     assert_true(n_larger > 10);
 }
@@ -347,16 +351,12 @@ static void test_smallest_budget_of_several_fits(void **state) {
         }
 }
 
-static int64_t crossings(const lb_plan_request *r, const lb_plan_choice *c) {
-    const int n_tokens = r->n_frames * (c->tiles_per_frame + c->crops_per_frame) * r->tokens_per_tile + r->text_tokens;
-    return (int64_t)c->n_host_layers * ((n_tokens + c->n_ubatch - 1) / c->n_ubatch);
-}
-
 /* A second device that holds next to nothing does not make host layers cross more often than the first alone would. */
 static void test_host_layers_of_unequal_devices(void **state) {
     (void)state;
     lb_error error = {0};
     static const size_t budgets[][4] = {{5438, 2175}, {9935, 2185, 1661, 1411}, {12676, 5957, 2680, 1501}};
+    int n_plans = 0;
     for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
         for (int detector = 0; detector < 2; detector++) {
             lb_plan_request alone = request_of(1, budgets[i][0] * MIB, 0, detector), r = alone;
@@ -373,7 +373,9 @@ static void test_host_layers_of_unequal_devices(void **state) {
             print_message("first of %d: %lld crossings, alone %lld\n", r.n_devices,
                           (long long)crossings(&r, &plan.choice), (long long)crossings(&alone, &one));
             assert_true(crossings(&r, &plan.choice) <= crossings(&alone, &one));
+            n_plans++;
         }
+    assert_int_equal(n_plans, 6);
 }
 
 /* Several that do not hold all keep more than one of them would, and the first one alone works on what waits on the
