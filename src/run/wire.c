@@ -17,13 +17,15 @@ static lb_status gone(lb_error *error) {
 }
 
 /* The length goes first, the descriptors beside it. */
-static lb_status send_head(int fd, uint32_t n, const lb_wire_fds *passed, lb_error *error) {
+/* The length and as much of the text as goes along: in one call, so that a process that is stopped between two does not
+ * leave a reader in the middle of a message, who would wait for it whatever happens meanwhile. *done: bytes of text. */
+static lb_status send_head(int fd, char *text, uint32_t n, const lb_wire_fds *passed, size_t *done, lb_error *error) {
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(int) * LB_WIRE_FDS_MAX)];
     } control = {0};
-    struct iovec part = {&n, sizeof n};
-    struct msghdr head = {.msg_iov = &part, .msg_iovlen = 1};
+    struct iovec part[2] = {{&n, sizeof n}, {text, n}};
+    struct msghdr head = {.msg_iov = part, .msg_iovlen = 2};
     if (passed && passed->n > 0) {
         const size_t bytes = sizeof(int) * (size_t)passed->n;
         head.msg_control = control.bytes;
@@ -37,7 +39,8 @@ static lb_status send_head(int fd, uint32_t n, const lb_wire_fds *passed, lb_err
     ssize_t sent;
     while ((sent = sendmsg(fd, &head, MSG_NOSIGNAL)) < 0 && errno == EINTR)
         ;
-    return sent == (ssize_t)sizeof n ? LB_STATUS_OK : gone(error);
+    *done = sent > (ssize_t)sizeof n ? (size_t)sent - sizeof n : 0;
+    return sent >= (ssize_t)sizeof n ? LB_STATUS_OK : gone(error);
 }
 
 lb_status lb_wire_send(int fd, json_t *message, const lb_wire_fds *passed, lb_error *error) {
@@ -45,10 +48,10 @@ lb_status lb_wire_send(int fd, json_t *message, const lb_wire_fds *passed, lb_er
     json_decref(message);
     if (!text)
         return lb_error_set(error, LB_STATUS_INTERNAL, "a message between the processes cannot be written");
-    size_t n = strlen(text);
+    size_t n = strlen(text), done = 0;
     lb_status status = n > MESSAGE_MAX ? lb_error_set(error, LB_STATUS_DOES_NOT_FIT, "a message of %zu bytes", n)
-                                       : send_head(fd, (uint32_t)n, passed, error);
-    for (size_t done = 0; done < n && status == LB_STATUS_OK;) {
+                                       : send_head(fd, text, (uint32_t)n, passed, &done, error);
+    while (done < n && status == LB_STATUS_OK) {
         ssize_t sent = send(fd, text + done, n - done, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
